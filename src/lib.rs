@@ -1,0 +1,8 @@
+//! Counterfoil keeps the *counterfoil* of every support ticket: its metadata, redacted, encrypted, queryable.
+
+pub mod model;
+pub mod retry;
+pub mod telemetry;
+pub mod clock;
+pub mod error;
+pub mod secret;

@@ -1,0 +1,55 @@
+//! Diagnostics on standard error: text for people, JSON for machines.
+//!
+//! Standard output carries data only, so nothing here writes to it. Events carry ids, counts and paths.
+
+use std::io::IsTerminal;
+use std::str::FromStr;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::error::{Error, Result};
+
+/// How diagnostics are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// One line of text an event.
+    #[default]
+    Text,
+    /// One JSON object an event, with its time.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(Error::config("unknown log format, expected text or json").with_context("format", text)),
+        }
+    }
+}
+
+/// Sends the process's events to standard error; `verbosity` is 0 for information, below it less, above it more.
+///
+/// A second call in one process changes nothing.
+pub fn start(format: LogFormat, verbosity: i8) {
+    let level = match verbosity {
+        ..=-1 => "error",
+        0 => "info",
+        1 => "debug",
+        2.. => "trace",
+    };
+    // Other crates' events may quote what they were given: URLs with queries, rows. Only ours are shown.
+    let filter = EnvFilter::new(format!("off,counterfoil={level}"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match format {
+        LogFormat::Text => {
+            builder.without_time().with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init()
+        }
+        LogFormat::Json => builder.json().with_target(false).try_init(),
+    };
+    // The only failure is that a subscriber is there already, as in a test process.
+    drop(started);
+}
