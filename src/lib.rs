@@ -1,5 +1,7 @@
 //! Counterfoil keeps the *counterfoil* of every support ticket: its metadata, redacted, encrypted, queryable.
 
+pub mod policy;
+pub mod schema;
 pub mod model;
 pub mod retry;
 pub mod telemetry;

@@ -1,0 +1,130 @@
+//! Rules as compiled: one table's columns and custom rules with their methods checked.
+
+use std::collections::HashSet;
+use std::fmt::Write;
+
+use crate::error::Result;
+use crate::model::Stream;
+use crate::policy::custom;
+use crate::policy::definitions::Definitions;
+use crate::policy::method::{Method, Place};
+use crate::schema::{Class, Column, ColumnType, CustomRule, TableSchema};
+
+/// Where custom attributes stand in a record.
+pub(super) const CUSTOM_PATH: [&str; 2] = ["attributes", "custom"];
+/// By these a newer revision supersedes an older one, so they are stored as they are.
+const REPLICATION_COLUMNS: [&str; 3] = ["updated_at", "rev", "deleted"];
+
+/// One table's rules.
+#[derive(Debug)]
+pub(super) struct TableRules {
+    pub(super) stream: Stream,
+    pub(super) file: String,
+    pub(super) columns: Vec<CompiledColumn>,
+    pub(super) custom: Vec<CustomRule>,
+}
+
+/// A column whose method is checked against its type.
+#[derive(Debug, Clone)]
+pub(super) struct CompiledColumn {
+    pub(super) name: String,
+    pub(super) path: Vec<String>,
+    pub(super) column_type: ColumnType,
+    pub(super) unit: Option<String>,
+    pub(super) class: Class,
+    pub(super) method: Method,
+    pub(super) description: String,
+}
+
+impl TableRules {
+    pub(super) fn compile(schema: &TableSchema) -> Result<Self> {
+        let columns = schema.columns.iter().map(|column| compile_column(schema, column)).collect::<Result<Vec<_>>>()?;
+        for rule in &schema.custom {
+            custom::check_rule(schema.stream, &schema.file, rule)?;
+        }
+        Ok(Self { stream: schema.stream, file: schema.file.clone(), columns, custom: schema.custom.clone() })
+    }
+
+    /// Returns the declared columns and those that the custom rules make of the definitions.
+    pub(super) fn columns_with(&self, definitions: &Definitions) -> Result<Vec<CompiledColumn>> {
+        let mut columns = self.columns.clone();
+        columns.extend(custom::expand(self, definitions.of(self.stream))?);
+        Ok(columns)
+    }
+
+    /// Returns the names of the declared columns.
+    pub(super) fn names(&self) -> HashSet<String> {
+        self.columns.iter().map(|column| column.name.clone()).collect()
+    }
+
+    pub(super) fn write_canonical(&self, out: &mut String) {
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "table {}", self.stream);
+        for column in &self.columns {
+            let _ = writeln!(
+                out,
+                "column {} {} {} {} {}",
+                column.name,
+                column.path.join("."),
+                column.column_type.name(),
+                column.class.name(),
+                column.method.canonical()
+            );
+        }
+        for rule in &self.custom {
+            let arguments: Vec<String> =
+                rule.method.arguments.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let _ = writeln!(
+                out,
+                "custom {} {} {}({})",
+                rule.pattern,
+                rule.class.name(),
+                rule.method.name,
+                arguments.join(",")
+            );
+        }
+    }
+}
+
+fn compile_column(schema: &TableSchema, column: &Column) -> Result<CompiledColumn> {
+    let place = Place { file: schema.file.clone(), line: column.line, kind: "column", name: column.name.clone() };
+    let domain = format!("{}.{}", schema.stream, column.name);
+    let method = Method::compile(&column.method, &domain, &place)?;
+    let is_key = column.name == schema.stream.key_column();
+    if (is_key || REPLICATION_COLUMNS.contains(&column.name.as_str())) && method != Method::Keep {
+        return Err(place
+            .wrong("key and replication columns cannot be masked or dropped")
+            .with_context("method", method.name())
+            .with_hint("write `method = \"keep\"`: without this column changed records could not be told apart"));
+    }
+    method.check_fits(column.column_type, &place)?;
+    check_content(column.class, column.column_type, &method, &place)?;
+    if column.path == CUSTOM_PATH && column.column_type != ColumnType::Any {
+        return Err(place
+            .wrong("path is the object of all custom attributes")
+            .with_context("path", column.path.join("."))
+            .with_hint("declare attributes one by one, or by `[[custom]]` rules"));
+    }
+    Ok(CompiledColumn {
+        name: column.name.clone(),
+        path: column.path.clone(),
+        column_type: column.column_type,
+        unit: column.unit.clone(),
+        class: column.class,
+        method,
+        description: column.description.clone(),
+    })
+}
+
+/// Refuses to keep what people wrote, whole or in part.
+pub(super) fn check_content(class: Class, column_type: ColumnType, method: &Method, place: &Place) -> Result<()> {
+    let is_text = matches!(column_type, ColumnType::Text | ColumnType::TextList);
+    if class == Class::Content && is_text && matches!(method, Method::Keep | Method::TruncateText { .. }) {
+        return Err(place
+            .wrong("free text cannot be kept")
+            .with_context("class", class.name())
+            .with_context("method", method.name())
+            .with_hint("drop it, or give the column the class that it has if people do not write into it"));
+    }
+    Ok(())
+}
