@@ -1,0 +1,447 @@
+//! A commit: one atomic change of the lake, as an object of the log.
+//!
+//! ```text
+//! log/00000000000000000007.commit = seal_object("commit/7", zstd(JSON))
+//!
+//! { "format": 1, "version": 7, "id": "<uuid>", "committed_ms": 1763820000000, "writer": "counterfoil 0.1.0",
+//!   "schemas": ["<base64 of an Arrow IPC Schema flatbuffer>", …],
+//!   "actions": [
+//!     {"declare":   {"table": "tickets", "schema": 0}},
+//!     {"remove":    {"table": "tags", "path": "data/tags/….parquet"}},
+//!     {"supersede": {"table": "tickets", "path": "data/tickets/….parquet", "rows": "<roaring>"}},
+//!     {"add":       {"table": "tickets", "schema": 0, "path": …, "bytes": …, "rows": …, "pin": "<base64>", "tail_bytes": …,
+//!                    "min_key": …, "max_key": …, "updated_ms": [from, to], "policy": …, "content": "<base64>",
+//!                    "superseded": "<roaring>", "tombstones": "<roaring>"}},
+//!     {"watermark": {"table": "tickets", "to": {…}}},
+//!     {"run":       {…}} ] }
+//! ```
+//!
+//! `<roaring>` is base64 of the portable serialization of a roaring bitmap over row positions of the file. Actions apply
+//! in their order. `schema` is an index into `schemas`: the columns of the file, field metadata included. A snapshot has
+//! the same form under the purpose `snapshot/<version>`: it is the commit that makes its version out of nothing, so there
+//! is one codec and one set of checks.
+//!
+//! The seal binds the object to the lake and to its version, so a commit that was put under another number, or taken from
+//! another lake, does not open. `id` lets a writer recognize its own commit when a store reports a put twice.
+//!
+//! Reader rule: `format` above the known one is refused; an unknown action is refused; unknown fields are ignored.
+//! Writer rule: a field that an older reader must not ignore, or a new action, raises `format`.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::ipc::convert::{IpcSchemaEncoder, fb_to_schema};
+use arrow::ipc::root_as_schema;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use roaring::RoaringBitmap;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::lake::layout;
+use crate::lake::manifest::{DataFile, Watermark};
+use crate::lake::run::RunRecord;
+use crate::model::Stream;
+
+/// Bound of a commit before compression; a snapshot of a hundred thousand files stays below it.
+pub(super) const PLAIN_LIMIT_BYTES: u64 = 512 << 20;
+
+/// Level of zstd: commits are written once and read at every open.
+const ZSTD_LEVEL: i32 = 3;
+
+/// One version's change.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Commit {
+    /// The version that it makes.
+    pub(super) version: u64,
+    /// Its own id.
+    pub(super) id: String,
+    /// When, milliseconds since 1970; never before the version it follows.
+    pub(super) committed_ms: i64,
+    /// Program and version that wrote it.
+    pub(super) writer: String,
+    /// What changes, in order.
+    pub(super) actions: Vec<Action>,
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Action {
+    /// The table has these columns, besides those it had.
+    Declare(Stream, SchemaRef),
+    /// A file joins the table.
+    Add(Stream, Arc<DataFile>),
+    /// A file leaves the table.
+    Remove(Stream, String),
+    /// Rows (positions) of a file no longer count.
+    Supersede(Stream, String, RoaringBitmap),
+    /// The stream is complete up to here.
+    Watermark(Stream, Watermark),
+    /// A run, new or told anew.
+    Run(Arc<RunRecord>),
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireCommit {
+    format: u32,
+    version: u64,
+    id: String,
+    committed_ms: i64,
+    writer: String,
+    #[serde(default)]
+    schemas: Vec<String>,
+    actions: Vec<WireAction>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WireAction {
+    Declare { table: String, schema: usize },
+    Add(Box<WireFile>),
+    Remove { table: String, path: String },
+    Supersede { table: String, path: String, rows: String },
+    Watermark { table: String, to: Watermark },
+    Run(RunRecord),
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireFile {
+    table: String,
+    schema: usize,
+    path: String,
+    bytes: u64,
+    rows: u64,
+    pin: String,
+    tail_bytes: u64,
+    min_key: String,
+    max_key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    updated_ms: Option<(i64, i64)>,
+    policy: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    superseded: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    tombstones: String,
+}
+
+impl Commit {
+    /// Encodes the commit: compressed JSON, to be sealed.
+    pub(super) fn encode(&self) -> Result<Vec<u8>> {
+        let mut schemas = SchemaTable::default();
+        let actions = self.actions.iter().map(|action| action.to_wire(&mut schemas)).collect::<Result<_>>()?;
+        let wire = WireCommit {
+            format: layout::FORMAT,
+            version: self.version,
+            id: self.id.clone(),
+            committed_ms: self.committed_ms,
+            writer: self.writer.clone(),
+            schemas: schemas.encoded,
+            actions,
+        };
+        let failed = |error| Error::internal("failed to encode a commit").with_source(error);
+        let json = serde_json::to_vec(&wire)
+            .map_err(|error| failed(Box::new(error) as Box<dyn std::error::Error + Send + Sync>))?;
+        if json.len() as u64 > PLAIN_LIMIT_BYTES {
+            return Err(Error::config("the commit is too large")
+                .with_context("bytes", json.len())
+                .with_context("limit", PLAIN_LIMIT_BYTES)
+                .with_hint("commit fewer rows at once"));
+        }
+        zstd::stream::encode_all(json.as_slice(), ZSTD_LEVEL).map_err(|error| failed(error.into()))
+    }
+
+    /// Decodes what [`encode`](Self::encode) made; `object` is its name, for messages.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Data`](crate::error::ErrorKind::Data) for anything else.
+    pub(super) fn decode(object: &str, bytes: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Head {
+            format: u32,
+        }
+        let json = inflate(object, bytes)?;
+        let damaged = |error: serde_json::Error| {
+            Error::data("failed to decode a commit").with_context("object", object).with_source(error)
+        };
+        // The format first: a newer one may have any other form.
+        let Head { format } = serde_json::from_slice(&json).map_err(damaged)?;
+        layout::check_format(object, format)?;
+        let wire: WireCommit = serde_json::from_slice(&json).map_err(damaged)?;
+        wire.into_commit().map_err(|error| error.with_context("object", object))
+    }
+}
+
+fn inflate(object: &str, bytes: &[u8]) -> Result<Vec<u8>> {
+    let damaged =
+        |error| Error::data("failed to decompress a commit").with_context("object", object).with_source(error);
+    let mut json = Vec::new();
+    let decoder = zstd::stream::read::Decoder::with_buffer(bytes).map_err(damaged)?;
+    decoder.take(PLAIN_LIMIT_BYTES + 1).read_to_end(&mut json).map_err(damaged)?;
+    if json.len() as u64 > PLAIN_LIMIT_BYTES {
+        return Err(Error::data("a commit is larger than any that is written")
+            .with_context("object", object)
+            .with_context("limit", PLAIN_LIMIT_BYTES));
+    }
+    Ok(json)
+}
+
+/// The schemas of a commit, each once.
+#[derive(Default)]
+struct SchemaTable {
+    encoded: Vec<String>,
+    /// By address first: files of one commit share their schema.
+    known: HashMap<*const Schema, usize>,
+}
+
+impl SchemaTable {
+    fn index(&mut self, schema: &SchemaRef) -> usize {
+        if let Some(index) = self.known.get(&Arc::as_ptr(schema)) {
+            return *index;
+        }
+        let text = BASE64.encode(IpcSchemaEncoder::new().schema_to_fb(schema).finished_data());
+        let index = self.encoded.iter().position(|known| *known == text).unwrap_or_else(|| {
+            self.encoded.push(text);
+            self.encoded.len() - 1
+        });
+        self.known.insert(Arc::as_ptr(schema), index);
+        index
+    }
+}
+
+impl Action {
+    fn to_wire(&self, schemas: &mut SchemaTable) -> Result<WireAction> {
+        Ok(match self {
+            Self::Declare(stream, schema) => {
+                WireAction::Declare { table: stream.to_string(), schema: schemas.index(schema) }
+            }
+            Self::Add(stream, file) => WireAction::Add(Box::new(WireFile {
+                table: stream.to_string(),
+                schema: schemas.index(&file.schema),
+                path: file.path.clone(),
+                bytes: file.bytes,
+                rows: file.rows,
+                pin: BASE64.encode(file.pin),
+                tail_bytes: file.tail_bytes,
+                min_key: file.min_key.clone(),
+                max_key: file.max_key.clone(),
+                updated_ms: file.updated_ms,
+                policy: file.policy.to_string(),
+                content: file.content.map(|digest| BASE64.encode(digest)),
+                superseded: bitmap_text(&file.superseded)?,
+                tombstones: bitmap_text(&file.tombstones)?,
+            })),
+            Self::Remove(stream, path) => WireAction::Remove { table: stream.to_string(), path: path.clone() },
+            Self::Supersede(stream, path, rows) => {
+                WireAction::Supersede { table: stream.to_string(), path: path.clone(), rows: bitmap_text(rows)? }
+            }
+            Self::Watermark(stream, to) => WireAction::Watermark { table: stream.to_string(), to: to.clone() },
+            Self::Run(run) => WireAction::Run(RunRecord::clone(run)),
+        })
+    }
+}
+
+impl WireCommit {
+    fn into_commit(self) -> Result<Commit> {
+        let schemas = self.schemas.iter().map(|text| schema(text)).collect::<Result<Vec<_>>>()?;
+        let actions = self.actions.into_iter().map(|action| action.into_action(&schemas)).collect::<Result<_>>()?;
+        Ok(Commit { version: self.version, id: self.id, committed_ms: self.committed_ms, writer: self.writer, actions })
+    }
+}
+
+impl WireAction {
+    fn into_action(self, schemas: &[SchemaRef]) -> Result<Action> {
+        let columns = |index: usize| {
+            schemas.get(index).cloned().ok_or_else(|| Error::data("a schema is missing").with_context("schema", index))
+        };
+        Ok(match self {
+            Self::Declare { table, schema } => Action::Declare(stream(&table)?, columns(schema)?),
+            Self::Add(file) => Action::Add(
+                stream(&file.table)?,
+                Arc::new(DataFile {
+                    schema: columns(file.schema)?,
+                    path: file.path,
+                    bytes: file.bytes,
+                    rows: file.rows,
+                    pin: digest(&file.pin)?,
+                    tail_bytes: file.tail_bytes,
+                    min_key: file.min_key,
+                    max_key: file.max_key,
+                    updated_ms: file.updated_ms,
+                    policy: file.policy.into(),
+                    content: file.content.as_deref().map(digest).transpose()?,
+                    superseded: bitmap(&file.superseded)?,
+                    tombstones: bitmap(&file.tombstones)?,
+                }),
+            ),
+            Self::Remove { table, path } => Action::Remove(stream(&table)?, path),
+            Self::Supersede { table, path, rows } => Action::Supersede(stream(&table)?, path, bitmap(&rows)?),
+            Self::Watermark { table, to } => Action::Watermark(stream(&table)?, to),
+            Self::Run(run) => Action::Run(Arc::new(run)),
+        })
+    }
+}
+
+fn stream(table: &str) -> Result<Stream> {
+    table.parse().map_err(|_| Error::data("a commit names an unknown table").with_context("table", table))
+}
+
+fn bytes(text: &str) -> Result<Vec<u8>> {
+    BASE64.decode(text).map_err(|error| Error::data("a commit holds wrong base64").with_source(error))
+}
+
+fn digest(text: &str) -> Result<[u8; 32]> {
+    bytes(text)?.try_into().map_err(|_| Error::data("a digest in a commit has not 32 bytes"))
+}
+
+fn schema(text: &str) -> Result<SchemaRef> {
+    let bytes = bytes(text)?;
+    let schema = root_as_schema(&bytes)
+        .map_err(|error| Error::data("a commit holds a wrong schema").with_source(error.to_string()))?;
+    Ok(Arc::new(fb_to_schema(schema)))
+}
+
+/// The empty bitmap is the empty text: most files have one.
+fn bitmap_text(rows: &RoaringBitmap) -> Result<String> {
+    if rows.is_empty() {
+        return Ok(String::new());
+    }
+    let mut bytes = Vec::with_capacity(rows.serialized_size());
+    rows.serialize_into(&mut bytes)
+        .map_err(|error| Error::internal("failed to encode row positions").with_source(error))?;
+    Ok(BASE64.encode(bytes))
+}
+
+fn bitmap(text: &str) -> Result<RoaringBitmap> {
+    if text.is_empty() {
+        return Ok(RoaringBitmap::new());
+    }
+    RoaringBitmap::deserialize_from(bytes(text)?.as_slice())
+        .map_err(|error| Error::data("a commit holds wrong row positions").with_source(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, Field};
+
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn columns() -> SchemaRef {
+        let described = [("description".to_owned(), "Id".to_owned()), ("class".to_owned(), "internal".to_owned())];
+        Arc::new(Schema::new(vec![
+            Field::new("ticket_id", DataType::Utf8, false).with_metadata(described.into()),
+            Field::new_list("tags", Field::new_list_field(DataType::Utf8, true), true),
+        ]))
+    }
+
+    /// A commit with every action.
+    fn commit() -> Commit {
+        let file = DataFile {
+            path: "data/tickets/0198d2a0-0000-7000-8000-000000000001.parquet".to_owned(),
+            bytes: 900,
+            rows: 70_000,
+            pin: [7; 32],
+            tail_bytes: 90,
+            min_key: "000000000000000000000001".to_owned(),
+            max_key: "0000000000000000000000ff".to_owned(),
+            updated_ms: Some((-1, i64::MAX)),
+            policy: "abc".into(),
+            schema: columns(),
+            content: Some([9; 32]),
+            superseded: (0..69_000).collect(),
+            tombstones: [5, 69_999].into_iter().collect(),
+        };
+        let bare = DataFile { content: None, updated_ms: None, superseded: RoaringBitmap::new(), ..file.clone() };
+        let watermark = Watermark {
+            complete_through_ms: Some(5),
+            complete_from_ms: Some(1),
+            target_ms: None,
+            remaining_ms: vec![(1, 2), (3, 4)],
+        };
+        let run =
+            RunRecord { id: "run".to_owned(), requests: [("search".to_owned(), 4)].into(), ..RunRecord::default() };
+        Commit {
+            version: 7,
+            id: "id".to_owned(),
+            committed_ms: 1_760_000_000_000,
+            writer: "counterfoil test".to_owned(),
+            actions: vec![
+                Action::Declare(Stream::Tickets, columns()),
+                Action::Remove(Stream::Tags, "data/tags/x.parquet".to_owned()),
+                Action::Supersede(Stream::Tickets, bare.path.clone(), [1, 65_536].into_iter().collect()),
+                Action::Add(Stream::Tickets, Arc::new(file)),
+                Action::Add(Stream::Customers, Arc::new(bare)),
+                Action::Watermark(Stream::Tickets, watermark),
+                Action::Run(Arc::new(run)),
+            ],
+        }
+    }
+
+    fn sealed_json(change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
+        let json = zstd::stream::decode_all(commit().encode().unwrap().as_slice()).unwrap();
+        let mut value = serde_json::from_slice(&json).unwrap();
+        change(&mut value);
+        zstd::stream::encode_all(serde_json::to_vec(&value).unwrap().as_slice(), 1).unwrap()
+    }
+
+    #[test]
+    fn commit_reads_what_it_writes() {
+        let commit = commit();
+        assert_eq!(Commit::decode("c", &commit.encode().unwrap()).unwrap(), commit);
+    }
+
+    #[test]
+    fn one_schema_is_written_once() {
+        let bytes = sealed_json(|value| assert_eq!(value["schemas"].as_array().unwrap().len(), 1));
+        assert_eq!(Commit::decode("c", &bytes).unwrap(), commit());
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored() {
+        let bytes = sealed_json(|value| {
+            value["later"] = 1.into();
+            value["actions"][3]["add"]["later"] = 2.into();
+        });
+        assert_eq!(Commit::decode("c", &bytes).unwrap(), commit());
+    }
+
+    #[test]
+    fn what_no_writer_writes_is_a_data_error_naming_the_object() {
+        type Change = fn(&mut serde_json::Value);
+        let cases: [(&str, Change); 9] = [
+            ("newer format", |value| value["format"] = 2.into()),
+            ("no format", |value| value["format"] = serde_json::Value::Null),
+            ("unknown action", |value| value["actions"][0] = serde_json::json!({"compact": {}})),
+            ("unknown table", |value| value["actions"][0]["declare"]["table"] = "notes".into()),
+            ("missing schema", |value| value["actions"][0]["declare"]["schema"] = 4.into()),
+            ("schema is no flatbuffer", |value| value["schemas"][0] = "AAAA".into()),
+            ("no base64", |value| value["actions"][2]["supersede"]["rows"] = "?".into()),
+            ("no bitmap", |value| value["actions"][2]["supersede"]["rows"] = "AAAAAAAA".into()),
+            ("short pin", |value| value["actions"][3]["add"]["pin"] = "AAAA".into()),
+        ];
+        for (name, change) in cases {
+            let error = Commit::decode("log/7.commit", &sealed_json(change)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Data, "{name}");
+            assert!(error.to_string().contains("log/7.commit"), "{name}: {error}");
+        }
+        for bytes in [&b""[..], b"not zstd", &commit().encode().unwrap()[..40]] {
+            assert_eq!(Commit::decode("c", bytes).unwrap_err().kind(), ErrorKind::Data);
+        }
+    }
+
+    #[test]
+    fn decompression_is_bounded() {
+        let mut bomb = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
+        let zeros = vec![b' '; 1 << 20];
+        for _ in 0..=PLAIN_LIMIT_BYTES >> 20 {
+            std::io::Write::write_all(&mut bomb, &zeros).unwrap();
+        }
+        let error = Commit::decode("c", &bomb.finish().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("larger than any"), "{error}");
+    }
+}

@@ -1,0 +1,526 @@
+//! Data files: encrypted Parquet that other engines can open with one exported key.
+//!
+//! The profile is the largest that PyArrow, Spark and DuckDB all read: one fresh AES-256 key per file for every column and
+//! for the footer (the file ends in `PARE`), key metadata PKMT1 ([`keys::metadata`](crate::keys::metadata)), no prefix of
+//! the associated data, data pages of version 1, one data page per column chunk, row groups of [`ROW_GROUP_ROWS`] rows,
+//! zstd. Bloom filters are off whatever anyone sets, because Parquet keeps them in the clear. Column keys are not used:
+//! with one of them, every column that is not listed would be written in the clear. There is no page index: with one page
+//! per chunk it would repeat the statistics of the row group.
+//!
+//! Parquet authenticates each module of a file under the file's key, but not the key's metadata: whoever can wrap a key can
+//! forge a whole file. So the manifest pins each file by the SHA-256 of its tail, which is checked before a byte of it is
+//! parsed:
+//!
+//! ```text
+//! │ PARE │ column chunks … │ file crypto metadata │ encrypted footer │ length u32 LE │ PARE │
+//!                          └─────────────── tail: `tail_bytes`, SHA-256 = `pin` ────────────┘
+//! ```
+//!
+//! Types of `parquet::encryption` are named here on purpose: a build without that feature, which would write the same
+//! calls in the clear, does not compile.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::take;
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
+use arrow::row::{RowConverter, SortField};
+use bytes::Bytes;
+use parquet::arrow::ArrowSchemaConverter;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::encryption::decrypt::{FileDecryptionProperties, KeyRetriever};
+use parquet::encryption::encrypt::FileEncryptionProperties;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{
+    PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData, SortingColumn,
+};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+use parquet::schema::types::ColumnPath;
+use roaring::RoaringBitmap;
+
+use crate::error::{Error, Result};
+use crate::keys::KeyRing;
+use crate::lake::manifest::DataFile;
+use crate::policy::{RecordKey, RedactedBatch};
+
+/// Rows of a row group: large enough to compress, small enough that one page per column chunk stays cheap to read in part.
+pub const ROW_GROUP_ROWS: usize = 65_536;
+
+/// Last bytes of a file with an encrypted footer.
+const MAGIC: &[u8; 4] = b"PARE";
+
+/// Last bytes of a file with a footer in the clear.
+const PLAIN_MAGIC: &[u8; 4] = b"PAR1";
+
+/// Footer length and magic.
+const TRAILER_BYTES: usize = 8;
+
+/// On ticket-like rows level 3 took half as long again as level 1 to write, and did not come out smaller.
+const ZSTD_LEVEL: i32 = 1;
+
+/// A limit that no page reaches: a page of Parquet has at most 2^31 - 1 bytes.
+const NO_LIMIT: usize = i32::MAX as usize;
+
+/// Rows that are looked at to choose a column's encoding.
+const SAMPLE_ROWS: usize = 1024;
+
+/// Encodes rows (sorted by key) as one encrypted file; returns its bytes and its entry (`path` as given).
+///
+/// # Errors
+///
+/// [`Denied`](crate::error::ErrorKind::Denied) when the ring has no primary key; [`Internal`](crate::error::ErrorKind::Internal)
+/// when there are no rows or they cannot be encoded.
+pub fn encode(path: &str, rows: &RedactedBatch, ring: &KeyRing) -> Result<(Bytes, DataFile)> {
+    encode_rows(path, rows.batch(), rows.keys(), rows.stream().key_column(), rows.policy(), ring)
+}
+
+/// Encodes rows that are known to have gone through the policy.
+pub(super) fn encode_rows(
+    path: &str,
+    batch: &RecordBatch,
+    keys: &[RecordKey],
+    key_column: &str,
+    policy: &Arc<str>,
+    ring: &KeyRing,
+) -> Result<(Bytes, DataFile)> {
+    let failed = |cause: ParquetError| {
+        Error::internal("failed to encode a data file").with_context("file", path).with_source(cause)
+    };
+    let declared = batch.schema();
+    let (Some(min), Some(max)) = (keys.iter().map(|key| key.id).min(), keys.iter().map(|key| key.id).max()) else {
+        return Err(Error::internal("data file would have no rows").with_context("file", path));
+    };
+    if keys.len() != batch.num_rows() || u32::try_from(keys.len()).is_err() {
+        return Err(Error::internal("rows of a data file and their keys differ in number, or are too many")
+            .with_context("file", path)
+            .with_context("rows", batch.num_rows())
+            .with_context("keys", keys.len()));
+    }
+
+    let schema = without_metadata(batch.schema_ref());
+    let batch = RecordBatch::try_new(
+        Arc::clone(&schema),
+        batch.columns().iter().zip(schema.fields()).map(relabelled).collect::<Result<_>>()?,
+    )
+    .map_err(|cause| Error::internal("failed to relabel rows").with_context("file", path).with_source(cause))?;
+    let file_key = ring.new_file_key()?;
+    let encryption = FileEncryptionProperties::builder(file_key.key.expose().to_vec())
+        .with_footer_key_metadata(file_key.metadata)
+        .build()
+        .map_err(failed)?;
+    let properties = properties(&batch, key_column, encryption).map_err(failed)?;
+    let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).map_err(failed)?;
+    writer.write(&batch).map_err(failed)?;
+    let bytes = Bytes::from(writer.into_inner().map_err(failed)?);
+
+    let tail_bytes = tail_length(&bytes)
+        .ok_or_else(|| Error::internal("data file was not encrypted; it is not kept").with_context("file", path))?;
+    let updated = || keys.iter().filter_map(|key| key.updated_at_ms);
+    let file = DataFile {
+        path: path.to_owned(),
+        bytes: bytes.len() as u64,
+        rows: batch.num_rows() as u64,
+        pin: digest(&bytes[bytes.len() - tail_bytes..]),
+        tail_bytes: tail_bytes as u64,
+        min_key: min.to_string(),
+        max_key: max.to_string(),
+        updated_ms: updated().min().zip(updated().max()),
+        policy: Arc::clone(policy),
+        superseded: RoaringBitmap::new(),
+        tombstones: (0u32..).zip(keys).filter(|(_, key)| key.deleted).map(|(position, _)| position).collect(),
+        schema: declared,
+        content: None,
+    };
+    Ok((bytes, file))
+}
+
+/// Decrypts a file's metadata from its tail after checking the pin and the `PARE` magic.
+///
+/// The metadata carry what decrypts the file's pages, so they are as secret as the file: see
+/// [`MetadataCache`](crate::lake::scan::MetadataCache).
+///
+/// # Errors
+///
+/// [`Data`](crate::error::ErrorKind::Data) when the tail is not the one that the manifest pins;
+/// [`Denied`](crate::error::ErrorKind::Denied) when the ring does not have the master key of the file.
+pub fn open_tail(file: &DataFile, tail: &Bytes, ring: &KeyRing) -> Result<Arc<ParquetMetaData>> {
+    let damaged = |message: &str| {
+        Error::data(message)
+            .with_context("file", &file.path)
+            .with_hint("the file was damaged or tampered with: restore it from a backup of the lake")
+    };
+    if tail.ends_with(PLAIN_MAGIC) {
+        return Err(damaged("data file is not encrypted, so it was not written by this program"));
+    }
+    if tail.len() as u64 != file.tail_bytes || tail_length(tail) != Some(tail.len()) {
+        return Err(damaged("data file does not end as an encrypted Parquet file of its length"));
+    }
+    if digest(tail) != file.pin {
+        return Err(damaged("data file is not the one that the manifest pins"));
+    }
+
+    let retriever = Arc::new(RingRetriever { ring: ring.clone(), refusal: Mutex::new(None) });
+    let retriever_of_file: Arc<dyn KeyRetriever> = retriever.clone();
+    let metadata = FileDecryptionProperties::with_key_retriever(retriever_of_file).build().and_then(|decryption| {
+        ParquetMetaDataReader::new()
+            .with_page_index_policy(PageIndexPolicy::Skip)
+            .with_decryption_properties(Some(decryption))
+            .parse_and_finish(tail)
+    });
+    let metadata = metadata.map_err(|cause| {
+        let refusal = retriever.refusal.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match refusal {
+            Some(refusal) => refusal.with_context("file", &file.path),
+            None => damaged("footer of the data file does not decrypt").with_source(cause),
+        }
+    })?;
+    if !is_within(&metadata, file) {
+        return Err(damaged("footer of the data file and the manifest do not agree"));
+    }
+    Ok(Arc::new(metadata))
+}
+
+/// Unwraps file keys by the ring, and keeps the reason of a refusal, which Parquet's error type would flatten into text.
+struct RingRetriever {
+    ring: KeyRing,
+    refusal: Mutex<Option<Error>>,
+}
+
+impl KeyRetriever for RingRetriever {
+    fn retrieve_key(&self, key_metadata: &[u8]) -> Result<Vec<u8>, ParquetError> {
+        self.ring.open_file_key(key_metadata).map(|key| key.expose().to_vec()).map_err(|error| {
+            let flat = ParquetError::General(error.to_string());
+            *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            flat
+        })
+    }
+}
+
+/// Tells whether the row groups add up to the file's rows and lie before its tail.
+fn is_within(metadata: &ParquetMetaData, file: &DataFile) -> bool {
+    let body = file.bytes.saturating_sub(file.tail_bytes);
+    let groups = metadata.row_groups();
+    let rows: Option<i64> = groups.iter().try_fold(0i64, |sum, group| sum.checked_add(group.num_rows()));
+    rows.and_then(|rows| u64::try_from(rows).ok()) == Some(file.rows)
+        && groups.iter().flat_map(RowGroupMetaData::columns).all(|chunk| {
+            let start = chunk.dictionary_page_offset().unwrap_or_else(|| chunk.data_page_offset());
+            let end = start.checked_add(chunk.compressed_size());
+            start >= 4
+                && chunk.compressed_size() >= 0
+                && end.and_then(|end| u64::try_from(end).ok()).is_some_and(|end| end <= body)
+        })
+}
+
+/// Returns the length of the tail that the last bytes claim; `None` without the magic of an encrypted footer.
+fn tail_length(bytes: &[u8]) -> Option<usize> {
+    let (_, trailer) = bytes.split_last_chunk::<TRAILER_BYTES>()?;
+    let (length, magic) = trailer.split_first_chunk::<4>()?;
+    let tail = usize::try_from(u32::from_le_bytes(*length)).ok()?.checked_add(TRAILER_BYTES)?;
+    (magic == MAGIC && tail <= bytes.len()).then_some(tail)
+}
+
+fn digest(tail: &[u8]) -> [u8; 32] {
+    let mut pin = [0; 32];
+    pin.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, tail).as_ref());
+    pin
+}
+
+fn properties(
+    batch: &RecordBatch,
+    key_column: &str,
+    encryption: Arc<FileEncryptionProperties>,
+) -> Result<WriterProperties, ParquetError> {
+    let mut builder = WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_1_0)
+        .set_created_by(concat!("counterfoil ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_write_batch_size(ROW_GROUP_ROWS)
+        .set_data_page_row_count_limit(NO_LIMIT)
+        .set_data_page_size_limit(NO_LIMIT)
+        .set_dictionary_page_size_limit(NO_LIMIT)
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_offset_index_disabled(true)
+        .set_bloom_filter_enabled(false)
+        .with_file_encryption_properties(encryption);
+    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        let path = ColumnPath::from(field.name().as_str());
+        let is_key = field.name() == key_column;
+        if field.data_type().is_nested() || !(is_key || is_mostly_distinct(column)) {
+            continue;
+        }
+        builder = builder.set_column_dictionary_enabled(path.clone(), false);
+        if matches!(field.data_type(), DataType::Timestamp(_, _) | DataType::Int64 | DataType::Date32) {
+            builder = builder.set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
+        }
+    }
+    let leaves = ArrowSchemaConverter::new().convert(batch.schema_ref())?;
+    let key_leaf = leaves.columns().iter().position(|leaf| leaf.path().parts() == [key_column]);
+    let sorting = key_leaf
+        .and_then(|leaf| i32::try_from(leaf).ok())
+        .map(|column_idx| vec![SortingColumn { column_idx, descending: false, nulls_first: false }]);
+    Ok(builder.set_sorting_columns(sorting).build())
+}
+
+/// Tells whether a sample of the column has few repetitions, so that a dictionary would cost more than it saves.
+fn is_mostly_distinct(column: &ArrayRef) -> bool {
+    let length = column.len().min(u32::MAX as usize);
+    let step = length.div_ceil(SAMPLE_ROWS).max(1);
+    let sample = UInt32Array::from_iter_values((0..length).step_by(step).map(|row| row as u32));
+    let distinct = || {
+        let sampled = take(column, &sample, None).ok()?;
+        let present = sampled.len() - sampled.null_count();
+        let converter = RowConverter::new(vec![SortField::new(sampled.data_type().clone())]).ok()?;
+        let rows = converter.convert_columns(&[Arc::clone(&sampled)]).ok()?;
+        let distinct: HashSet<&[u8]> =
+            (0..rows.num_rows()).filter(|row| sampled.is_valid(*row)).map(|row| rows.row(row).data()).collect();
+        Some(present > 16 && distinct.len() * 2 > present)
+    };
+    distinct().unwrap_or(false)
+}
+
+/// Copies the schema without any metadata: units and descriptions are the manifest's, and a file says no more than it must.
+fn without_metadata(schema: &SchemaRef) -> SchemaRef {
+    Arc::new(Schema::new(schema.fields().iter().map(stripped).collect::<Fields>()))
+}
+
+fn stripped(field: &FieldRef) -> FieldRef {
+    let data_type = match field.data_type() {
+        DataType::List(item) => DataType::List(stripped(item)),
+        DataType::LargeList(item) => DataType::LargeList(stripped(item)),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(stripped).collect()),
+        other => other.clone(),
+    };
+    Arc::new(Field::new(field.name(), data_type, field.is_nullable()))
+}
+
+fn relabelled((column, field): (&ArrayRef, &FieldRef)) -> Result<ArrayRef> {
+    if column.data_type() == field.data_type() {
+        return Ok(Arc::clone(column));
+    }
+    arrow::compute::cast(column, field.data_type()).map_err(|cause| {
+        Error::internal("failed to relabel a column").with_context("column", field.name()).with_source(cause)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::TimeUnit;
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use parquet::basic::PageType;
+    use parquet::file::column_crypto_metadata::ColumnCryptoMetaData;
+    use parquet::file::metadata::ParquetMetaDataOptions;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::lake::scan::fixtures::{NEEDLE, encoded, id, rows, updated_ms};
+
+    fn ring() -> KeyRing {
+        KeyRing::generate("lake", 0).unwrap()
+    }
+
+    fn tail(bytes: &Bytes, file: &DataFile) -> Bytes {
+        bytes.slice(bytes.len() - file.tail_bytes as usize..)
+    }
+
+    #[test]
+    fn entry_describes_the_file() {
+        let ring = ring();
+        let (bytes, file) = encoded(&ring, "a", 100, 300);
+        assert!(bytes.ends_with(MAGIC) && bytes.starts_with(MAGIC));
+        assert_eq!((file.bytes, file.rows), (bytes.len() as u64, 200));
+        assert_eq!((file.min_key, file.max_key), (id(100).to_string(), id(299).to_string()));
+        assert_eq!(file.updated_ms, Some((updated_ms(100), updated_ms(299))));
+        // Rows 102 and 199 and 296 of the fixture are deleted.
+        assert_eq!(file.tombstones.iter().collect::<Vec<_>>(), [2, 99, 196]);
+        assert!(file.superseded.is_empty());
+        assert_ne!(encoded(&ring, "a", 100, 300).1.pin, file.pin, "each file has a key of its own");
+    }
+
+    #[test]
+    fn file_follows_the_portable_profile() {
+        let ring = ring();
+        let (bytes, file) = encoded(&ring, "a", 0, ROW_GROUP_ROWS + 10);
+        assert!(open_tail(&file, &tail(&bytes, &file), &ring).is_ok());
+        let retriever = Arc::new(RingRetriever { ring, refusal: Mutex::new(None) });
+        let metadata = ParquetMetaDataReader::new()
+            .with_decryption_properties(Some(FileDecryptionProperties::with_key_retriever(retriever).build().unwrap()))
+            .with_metadata_options(Some(ParquetMetaDataOptions::new().with_encoding_stats_as_mask(false)))
+            .parse_and_finish(&bytes)
+            .unwrap();
+        let counts: Vec<i64> = metadata.row_groups().iter().map(RowGroupMetaData::num_rows).collect();
+        assert_eq!(counts, [ROW_GROUP_ROWS as i64, 10]);
+        for group in metadata.row_groups() {
+            assert_eq!(group.sorting_columns().map(|columns| columns[0].column_idx), Some(0));
+            for chunk in group.columns() {
+                let name = chunk.column_path().string();
+                let pages = chunk.page_encoding_stats().unwrap();
+                let data: i32 =
+                    pages.iter().filter(|page| page.page_type == PageType::DATA_PAGE).map(|page| page.count).sum();
+                assert_eq!(data, 1, "{name}: one data page per chunk");
+                assert!(
+                    pages.iter().all(|page| page.page_type != PageType::DATA_PAGE_V2),
+                    "{name}: pages of version 1"
+                );
+                assert_eq!(chunk.bloom_filter_offset(), None, "{name}: bloom filters would be in the clear");
+                assert!(chunk.statistics().is_some(), "{name}: statistics");
+                assert!(
+                    matches!(chunk.crypto_metadata(), Some(ColumnCryptoMetaData::ENCRYPTION_WITH_FOOTER_KEY)),
+                    "{name}: no column is left in the clear"
+                );
+                assert!(matches!(chunk.compression(), Compression::ZSTD(_)), "{name}");
+            }
+        }
+        let first = metadata.row_group(0);
+        assert!(first.column(0).dictionary_page_offset().is_none(), "keys have no dictionary");
+        assert!(first.column(3).dictionary_page_offset().is_some(), "few values have one");
+    }
+
+    #[test]
+    fn nothing_of_the_rows_or_their_descriptions_is_in_the_clear() {
+        let ring = ring();
+        let (bytes, file) = encoded(&ring, "a", 0, 100);
+        for word in [NEEDLE, "ticket_id", "snoozed", &id(0).to_string()] {
+            assert!(!bytes.windows(word.len()).any(|window| window == word.as_bytes()), "{word}");
+        }
+        let metadata = open_tail(&file, &tail(&bytes, &file), &ring).unwrap();
+        let text = format!("{:?}", metadata.file_metadata().key_value_metadata());
+        let arrow = parquet::arrow::parquet_to_arrow_schema(
+            metadata.file_metadata().schema_descr(),
+            metadata.file_metadata().key_value_metadata(),
+        );
+        assert!(arrow.unwrap().fields().iter().all(|field| field.metadata().is_empty()));
+        assert!(!text.contains(NEEDLE));
+    }
+
+    #[test]
+    fn tail_that_is_not_the_pinned_one_ends_in_its_kind() {
+        let ring = ring();
+        let (bytes, file) = encoded(&ring, "a", 0, 50);
+        let good = tail(&bytes, &file);
+        let (other, other_file) = encoded(&ring, "b", 0, 50);
+        let plain = [&good[..good.len() - 4], PLAIN_MAGIC].concat();
+        let cases: Vec<(&str, Bytes)> = vec![
+            ("plaintext magic", plain.into()),
+            ("tail of another file", tail(&other, &other_file)),
+            ("cut at the front", good.slice(1..)),
+            ("cut at the end", good.slice(..good.len() - 1)),
+            ("longer", [&[0], &good[..]].concat().into()),
+            ("empty", Bytes::new()),
+            ("trailer alone", good.slice(good.len() - 8..)),
+        ];
+        for (what, tail) in cases {
+            let error = open_tail(&file, &tail, &ring).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Data, "{what}");
+            assert!(error.to_string().contains("data/tickets/a.parquet"), "{what}: {error}");
+        }
+        // A forger who can change the manifest too still needs the key.
+        let claim = |tail: Bytes| DataFile { pin: digest(&tail), tail_bytes: tail.len() as u64, ..file.clone() };
+        let mut flipped = good.to_vec();
+        let middle = flipped.len() / 2;
+        flipped[middle] ^= 1;
+        let flipped = Bytes::from(flipped);
+        assert_eq!(open_tail(&claim(flipped.clone()), &flipped, &ring).unwrap_err().kind(), ErrorKind::Data);
+        let renamed: Vec<u8> = {
+            let at = good.windows(6).position(|window| window == b"ring-1").unwrap();
+            let mut bytes = good.to_vec();
+            bytes[at + 5] = b'9';
+            bytes
+        };
+        let renamed = Bytes::from(renamed);
+        let error = open_tail(&claim(renamed.clone()), &renamed, &ring).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied);
+        assert!(error.to_string().contains("ring-9"), "{error}");
+        assert_eq!(
+            open_tail(&DataFile { rows: 49, ..file.clone() }, &good, &ring).unwrap_err().kind(),
+            ErrorKind::Data
+        );
+    }
+
+    #[test]
+    fn rows_without_keys_are_refused() {
+        let (batch, keys) = rows(0, 10);
+        let policy: Arc<str> = Arc::from("digest");
+        for (batch, keys) in [(batch.slice(0, 0), &keys[..0]), (batch, &keys[..9])] {
+            let error = encode_rows("data/x.parquet", &batch, keys, "ticket_id", &policy, &ring()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Internal);
+        }
+    }
+
+    #[test]
+    fn distinct_columns_are_told_from_repetitive_ones() {
+        let (batch, _) = rows(0, 5000);
+        let found: Vec<bool> = batch.columns().iter().map(is_mostly_distinct).collect();
+        assert_eq!(found, [true, true, false, false, false, true]);
+        assert!(!is_mostly_distinct(&arrow::array::new_empty_array(&DataType::Timestamp(TimeUnit::Second, None))));
+        assert!(!is_mostly_distinct(&arrow::array::new_null_array(&DataType::Utf8, 100)));
+    }
+
+    proptest! {
+        #[test]
+        fn forged_tail_never_panics(flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6), cut in 0usize..200) {
+            static GOOD: std::sync::LazyLock<(KeyRing, Bytes, DataFile)> = std::sync::LazyLock::new(|| {
+                let ring = ring();
+                let (bytes, file) = encoded(&ring, "a", 0, 50);
+                let tail = tail(&bytes, &file);
+                (ring, tail, file)
+            });
+            let (ring, good, file) = &*GOOD;
+            let mut forged = good.to_vec();
+            for (at, value) in flips {
+                let at = at.index(forged.len());
+                forged[at] ^= value;
+            }
+            forged.drain(..cut.min(forged.len()) / 2);
+            let forged = Bytes::from(forged);
+            if forged == *good {
+                return Ok(());
+            }
+            prop_assert_eq!(open_tail(file, &forged, ring).unwrap_err().kind(), ErrorKind::Data);
+            // Even where the pin was forged too, the parser must come back with an error.
+            let claimed = DataFile { pin: digest(&forged), tail_bytes: forged.len() as u64, ..file.clone() };
+            let opened = std::panic::catch_unwind(|| open_tail(&claimed, &forged, ring).map_err(|error| error.kind()));
+            prop_assert!(opened.is_ok());
+        }
+    }
+
+    /// Opens a file with PyArrow's key tools, where `COUNTERFOIL_INTEROP_PYTHON` names a Python that has it
+    /// (`tests/interop/run.sh --python` makes one).
+    #[test]
+    fn pyarrow_opens_the_file_with_the_exported_key() {
+        let Some(python) = std::env::var_os("COUNTERFOIL_INTEROP_PYTHON") else {
+            eprintln!("skipped: COUNTERFOIL_INTEROP_PYTHON names no Python with PyArrow");
+            return;
+        };
+        let ring = ring();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        let request = folder.path().join("request.json");
+        std::fs::write(&path, encoded(&ring, "a", 0, 70_000).0).unwrap();
+        let key = STANDARD.encode(ring.export("ring-1").unwrap().expose());
+        let body = serde_json::json!({ "files": [path], "keys": { "ring-1": key }, "show": 3 });
+        std::fs::write(&request, body.to_string()).unwrap();
+        let output = std::process::Command::new(python)
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/pyarrow_open.py"))
+            .stdin(std::fs::File::open(&request).unwrap())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let file = &answer["files"][0];
+        assert_eq!((&file["rows"], &file["row_groups"]), (&70_000.into(), &2.into()));
+        assert_eq!(file["key_ids"], serde_json::json!(["ring-1"]));
+        assert_eq!(file["columns"]["updated_at"], "timestamp[ms, tz=UTC]");
+        for row in 0..3 {
+            let read = &file["first"][row];
+            assert_eq!(read["ticket_id"], id(row).to_string());
+            assert_eq!(read["rev"], if row % 11 == 0 { serde_json::Value::Null } else { (row as i64 % 7).into() });
+            assert_eq!(read["tag_ids"].as_array().map_or(0, Vec::len), row % 3);
+        }
+        assert_eq!(file["first"][1]["updated_at"], "2023-11-14 22:14:21+00:00");
+    }
+}

@@ -1,0 +1,556 @@
+//! The log: which version follows which, and how a new one is put.
+//!
+//! ```text
+//! 1.commit 2.commit … 20.commit 20.snapshot 21.commit 22.commit
+//!                               └─── opening reads these ────┘
+//! ```
+//!
+//! A version exists when its commit object does, and `PutMode::Create` decides which of two writers makes it: the other
+//! one starts again from the new version. Nothing in the log is ever changed. A snapshot only saves reading: it is written
+//! after the commit it repeats, and an extract does not fail because its snapshot did.
+//!
+//! The commits must be without gaps and reach the newest snapshot. That the newest commits were taken away together
+//! cannot be seen from the log alone.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use object_store::ObjectStore;
+use object_store::path::Path;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::keys::KeyRing;
+use crate::lake::commit::{self, Commit};
+use crate::lake::manifest::Manifest;
+use crate::lake::{layout, store};
+
+/// Versions between two snapshots: opening reads at most this many commits, and a snapshot costs one write in twenty.
+const SNAPSHOT_EVERY: u64 = 20;
+
+/// Commits read at once.
+const READS: usize = 16;
+
+/// Bytes of a sealed object beyond what it holds: header, nonce, tag.
+const SEAL_LIMIT_BYTES: u64 = 1 << 10;
+
+/// The log of one lake.
+#[derive(Debug)]
+pub(super) struct Log {
+    store: Arc<dyn ObjectStore>,
+    ring: KeyRing,
+    newest: Mutex<Known>,
+    pub(super) snapshot_every: u64,
+}
+
+/// The newest version that this process has seen.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    manifest: Arc<Manifest>,
+    snapshot: u64,
+}
+
+/// Versions of the objects in the log, ascending.
+#[derive(Debug, Default)]
+struct Listing {
+    /// The version that the listing follows; 0 for a full one.
+    after: u64,
+    commits: Vec<u64>,
+    snapshots: Vec<u64>,
+}
+
+/// What came of a commit.
+#[derive(Debug)]
+pub(super) enum Appended {
+    /// The version is ours.
+    Done(Arc<Manifest>),
+    /// Another writer made that version.
+    Lost,
+}
+
+impl Log {
+    pub(super) fn new(store: Arc<dyn ObjectStore>, ring: KeyRing) -> Self {
+        Self { store, ring, newest: Mutex::default(), snapshot_every: SNAPSHOT_EVERY }
+    }
+
+    /// Reads the newest version.
+    pub(super) async fn latest(&self) -> Result<Arc<Manifest>> {
+        let known = self.known();
+        let listing = self.list(known.manifest.version).await?;
+        let known = if known.manifest.version == 0 {
+            match listing.newest() {
+                0 => known,
+                version => self.rebuild(&listing, version).await?,
+            }
+        } else {
+            let tail = self.replay(&known.manifest, &listing, listing.newest()).await?;
+            Known { manifest: tail, snapshot: listing.snapshots.last().copied().unwrap_or(known.snapshot) }
+        };
+        self.learn(&known);
+        Ok(known.manifest)
+    }
+
+    /// Reads a version.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] when there is no such version.
+    pub(super) async fn at_version(&self, version: u64) -> Result<Arc<Manifest>> {
+        let known = self.known();
+        if version == 0 || version == known.manifest.version {
+            return Ok(if version == 0 { Arc::default() } else { known.manifest });
+        }
+        let listing = self.list(0).await?;
+        let newest = listing.newest();
+        if version > newest {
+            return Err(Error::config("the lake has no such version")
+                .with_context("version", version)
+                .with_context("newest", newest));
+        }
+        Ok(self.rebuild(&listing, version).await?.manifest)
+    }
+
+    /// Reads the newest version committed at or before a time.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] when the lake is younger than that.
+    pub(super) async fn at_time(&self, time_ms: i64) -> Result<Arc<Manifest>> {
+        let latest = self.latest().await?;
+        if latest.version == 0 || latest.committed_ms <= time_ms {
+            return Ok(latest);
+        }
+        // Commit times never go back, so the log can be searched by halves: `low` is early enough, `high` too late.
+        let (mut low, mut high) = (0, latest.version);
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if self.read_commit(middle).await?.committed_ms <= time_ms { low = middle } else { high = middle }
+        }
+        if low == 0 {
+            return Err(Error::config("the lake has no version that old")
+                .with_context("asked", Stamp(time_ms))
+                .with_context("oldest", Stamp(self.read_commit(high).await?.committed_ms)));
+        }
+        self.at_version(low).await
+    }
+
+    /// Reads one version's commit.
+    pub(super) async fn read_commit(&self, version: u64) -> Result<Commit> {
+        self.read(layout::commit(version), format!("commit/{version}"), version).await
+    }
+
+    /// Puts the commit that follows `base`.
+    pub(super) async fn append(&self, base: &Arc<Manifest>, commit: Commit) -> Result<Appended> {
+        let (version, id) = (commit.version, commit.id.clone());
+        let sealed = self.ring.seal_object(&format!("commit/{version}"), &commit.encode()?)?;
+        let mut next = Manifest::clone(base);
+        // What a reader would refuse must not be written.
+        next.apply(commit)
+            .map_err(|error| Error::internal("refused to write a commit that does not apply").with_source(error))?;
+        if !store::create(self.store.as_ref(), &layout::commit(version), Bytes::from(sealed)).await?
+            // A store may answer a repeated request for a put that had worked: then the commit there is this one.
+            && self.read_commit(version).await?.id != id
+        {
+            return Ok(Appended::Lost);
+        }
+        let manifest = Arc::new(next);
+        self.learn(&Known { manifest: Arc::clone(&manifest), snapshot: self.known().snapshot });
+        Ok(Appended::Done(manifest))
+    }
+
+    /// Writes a snapshot when one is due; a failure is only reported, since a later one serves as well.
+    pub(super) async fn snapshot_if_due(&self, manifest: &Manifest, id: String, writer: String) {
+        if manifest.version < self.known().snapshot + self.snapshot_every {
+            return;
+        }
+        match self.write_snapshot(manifest, id, writer).await {
+            Ok(()) => {
+                let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+                newest.snapshot = newest.snapshot.max(manifest.version);
+            }
+            Err(error) => {
+                tracing::warn!(version = manifest.version, error = %error, "failed to write a snapshot of the log");
+            }
+        }
+    }
+
+    async fn write_snapshot(&self, manifest: &Manifest, id: String, writer: String) -> Result<()> {
+        let version = manifest.version;
+        let plain = manifest.to_snapshot(id, writer).encode()?;
+        let sealed = self.ring.seal_object(&format!("snapshot/{version}"), &plain)?;
+        // Another writer's snapshot of the version says the same.
+        store::create(self.store.as_ref(), &layout::snapshot(version), Bytes::from(sealed)).await.map(drop)
+    }
+
+    fn known(&self) -> Known {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn learn(&self, seen: &Known) {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.snapshot = newest.snapshot.max(seen.snapshot);
+        if seen.manifest.version > newest.manifest.version {
+            newest.manifest = Arc::clone(&seen.manifest);
+        }
+    }
+
+    /// Lists what follows a version.
+    async fn list(&self, after: u64) -> Result<Listing> {
+        let folder = Path::from(layout::LOG);
+        let mut listing = Listing { after, ..Listing::default() };
+        let offset = layout::commit(after);
+        let mut objects = self.store.list_with_offset(Some(&folder), &offset);
+        while let Some(object) = objects.try_next().await.map_err(|error| store::failed("list", &folder, error))? {
+            match version_of(&object.location) {
+                Some((version, "commit")) if version > after => listing.commits.push(version),
+                Some((version, "snapshot")) => listing.snapshots.push(version),
+                _ => {}
+            }
+        }
+        listing.commits.sort_unstable();
+        listing.snapshots.sort_unstable();
+        self.settle(&mut listing).await?;
+        Ok(listing)
+    }
+
+    /// Tells commits that were put while the objects were listed from commits that were lost.
+    ///
+    /// The listing may show a commit and not the one before it, if both were put meanwhile. Then the earlier one exists
+    /// by now, and leaving out both gives the version that was the newest when the listing began.
+    async fn settle(&self, listing: &mut Listing) -> Result<()> {
+        if let Some((at, missing)) = listing.gap() {
+            self.expect_commit(missing).await?;
+            listing.commits.truncate(at);
+        }
+        let newest = listing.newest();
+        if let Some(snapshot) = listing.snapshots.last().copied().filter(|snapshot| *snapshot > newest) {
+            self.expect_commit(snapshot).await?;
+            listing.snapshots.retain(|snapshot| *snapshot <= newest);
+        }
+        Ok(())
+    }
+
+    async fn expect_commit(&self, version: u64) -> Result<()> {
+        self.read_object(&layout::commit(version)).await?.map(drop).ok_or_else(|| gone(version))
+    }
+
+    /// Makes a version from the newest snapshot at or below it and the commits since.
+    async fn rebuild(&self, listing: &Listing, version: u64) -> Result<Known> {
+        let snapshot = listing.snapshots.iter().copied().rfind(|snapshot| *snapshot <= version).unwrap_or(0);
+        let base = if snapshot == 0 {
+            Arc::default()
+        } else {
+            let commit = self.read(layout::snapshot(snapshot), format!("snapshot/{snapshot}"), snapshot).await?;
+            let named = |error: Error| error.with_context("object", layout::snapshot(snapshot));
+            Arc::new(Manifest::from_snapshot(commit).map_err(named)?)
+        };
+        Ok(Known { manifest: self.replay(&base, listing, version).await?, snapshot })
+    }
+
+    /// Applies the commits after `base` up to `version`.
+    async fn replay(&self, base: &Arc<Manifest>, listing: &Listing, version: u64) -> Result<Arc<Manifest>> {
+        if version <= base.version {
+            return Ok(Arc::clone(base));
+        }
+        if let Some(first) = listing.commits.iter().find(|commit| **commit > base.version)
+            && *first != base.version + 1
+        {
+            return Err(gone(base.version + 1));
+        }
+        let mut manifest = Manifest::clone(base);
+        // Collected, because a stream that borrows through a closure makes this future hard to send between threads.
+        let reads: Vec<_> = (base.version + 1..=version).map(|version| self.read_commit(version).boxed()).collect();
+        let mut commits = stream::iter(reads).buffered(READS);
+        while let Some(commit) = commits.try_next().await? {
+            let object = layout::commit(commit.version);
+            manifest.apply(commit).map_err(|error| error.with_context("object", object))?;
+        }
+        Ok(Arc::new(manifest))
+    }
+
+    async fn read(&self, object: Path, purpose: String, version: u64) -> Result<Commit> {
+        let Some(sealed) = self.read_object(&object).await? else {
+            return Err(Error::data("an object is missing from the log").with_context("object", &object));
+        };
+        let plain = self.ring.open_object(&purpose, &sealed).map_err(|error| {
+            let kind = if error.kind() == ErrorKind::Denied { ErrorKind::Denied } else { ErrorKind::Data };
+            Error::new(kind, "failed to decrypt an object of the log")
+                .with_context("object", &object)
+                .with_source(error)
+        })?;
+        let commit = Commit::decode(object.as_ref(), &plain)?;
+        if commit.version != version {
+            return Err(Error::data("an object of the log is of another version")
+                .with_context("object", &object)
+                .with_context("version", commit.version));
+        }
+        Ok(commit)
+    }
+
+    async fn read_object(&self, object: &Path) -> Result<Option<Bytes>> {
+        store::read(self.store.as_ref(), object, commit::PLAIN_LIMIT_BYTES + SEAL_LIMIT_BYTES).await
+    }
+}
+
+fn gone(version: u64) -> Error {
+    Error::data("a commit is missing from the log")
+        .with_context("object", layout::commit(version))
+        .with_hint("restore the object from a backup")
+}
+
+impl Listing {
+    /// Returns the newest version, 0 when there is none.
+    fn newest(&self) -> u64 {
+        self.commits.last().copied().unwrap_or(self.after)
+    }
+
+    /// Returns the first version that is missing among the commits, and how many of them come before it.
+    fn gap(&self) -> Option<(usize, u64)> {
+        // From the start, old commits may have been expired; after a known version, the next must be there.
+        let first = if self.after == 0 { *self.commits.first()? } else { self.after + 1 };
+        (first..).zip(&self.commits).position(|(expected, found)| expected != *found).map(|at| (at, first + at as u64))
+    }
+}
+
+fn version_of(path: &Path) -> Option<(u64, &str)> {
+    let (digits, kind) = path.filename()?.split_once('.')?;
+    (digits.len() == 20).then(|| digits.parse().ok()).flatten().map(|version| (version, kind))
+}
+
+/// A time as messages print it.
+struct Stamp(i64);
+
+impl std::fmt::Display for Stamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(time) => write!(f, "{time}"),
+            Err(_) => write!(f, "{} ms", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::ObjectStoreExt;
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::lake::commit::Action;
+    use crate::lake::run::RunRecord;
+
+    struct Setting {
+        store: Arc<dyn ObjectStore>,
+        ring: KeyRing,
+    }
+
+    impl Setting {
+        /// A log of `versions` commits; version v is committed at 1000 v and adds the run `v`.
+        async fn new(versions: u64) -> Self {
+            let setting = Self { store: Arc::new(InMemory::new()), ring: KeyRing::generate("lake-a", 0).unwrap() };
+            let log = setting.log();
+            for version in 1..=versions {
+                let base = log.latest().await.unwrap();
+                let Appended::Done(manifest) = log.append(&base, commit(version)).await.unwrap() else {
+                    panic!("lost")
+                };
+                log.snapshot_if_due(&manifest, String::new(), String::new()).await;
+            }
+            setting
+        }
+
+        fn log(&self) -> Log {
+            Log::new(Arc::clone(&self.store), self.ring.clone())
+        }
+
+        async fn names(&self) -> Vec<String> {
+            let objects = self.store.list(None).map_ok(|object| object.location.filename().unwrap().to_owned());
+            objects.try_collect().await.unwrap()
+        }
+
+        async fn bytes(&self, object: &Path) -> Vec<u8> {
+            self.store.get(object).await.unwrap().bytes().await.unwrap().to_vec()
+        }
+
+        async fn put(&self, object: &Path, bytes: Vec<u8>) {
+            self.store.put(object, bytes.into()).await.unwrap();
+        }
+    }
+
+    fn commit(version: u64) -> Commit {
+        let run = RunRecord { id: version.to_string(), ..RunRecord::default() };
+        Commit {
+            version,
+            id: format!("commit {version}"),
+            committed_ms: 1000 * version as i64,
+            writer: "test".to_owned(),
+            actions: vec![Action::Run(Arc::new(run))],
+        }
+    }
+
+    fn runs(manifest: &Manifest) -> usize {
+        manifest.runs.len()
+    }
+
+    #[tokio::test]
+    async fn empty_log_is_version_zero() {
+        let log = Setting::new(0).await.log();
+        assert_eq!(log.latest().await.unwrap().version, 0);
+        assert_eq!(log.at_time(0).await.unwrap().version, 0);
+        assert_eq!(log.at_version(1).await.unwrap_err().kind(), ErrorKind::Config);
+    }
+
+    #[tokio::test]
+    async fn snapshots_come_every_twenty_versions_and_equal_the_replay() {
+        let setting = Setting::new(43).await;
+        let snapshots = setting.names().await.into_iter().filter(|name| name.ends_with(".snapshot"));
+        assert_eq!(snapshots.collect::<Vec<_>>(), ["00000000000000000020.snapshot", "00000000000000000040.snapshot"]);
+        let with = setting.log().latest().await.unwrap();
+        for version in [20, 40] {
+            setting.store.delete(&layout::snapshot(version)).await.unwrap();
+        }
+        let without = setting.log().latest().await.unwrap();
+        assert_eq!((with.version, runs(&with)), (43, 43));
+        assert_eq!(with, without);
+    }
+
+    #[tokio::test]
+    async fn opening_reads_the_snapshot_and_the_commits_since() {
+        let setting = Setting::new(43).await;
+        // Unreadable, so whoever reads them fails.
+        for version in 1..=40 {
+            setting.put(&layout::commit(version), Vec::new()).await;
+        }
+        assert_eq!(runs(setting.log().latest().await.unwrap().as_ref()), 43);
+        assert_eq!(runs(setting.log().at_version(41).await.unwrap().as_ref()), 41);
+        assert_eq!(setting.log().at_version(39).await.unwrap_err().kind(), ErrorKind::Data);
+    }
+
+    #[tokio::test]
+    async fn every_version_and_time_is_found() {
+        let log = Setting::new(45).await.log();
+        for warm in [false, true] {
+            for version in 0..=45 {
+                let manifest = log.at_version(version).await.unwrap();
+                assert_eq!((manifest.version, runs(&manifest)), (version, version as usize), "warm: {warm}");
+            }
+            for (time_ms, version) in [(1000, 1), (1999, 1), (2000, 2), (20_500, 20), (44_999, 44), (i64::MAX, 45)] {
+                assert_eq!(log.at_time(time_ms).await.unwrap().version, version, "{time_ms}");
+            }
+            let error = log.at_time(999).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains("oldest: 1970-01-01T00:00:01Z"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn reader_sees_what_others_commit() {
+        let setting = Setting::new(19).await;
+        let (reader, writer) = (setting.log(), setting.log());
+        for version in 20..=24 {
+            assert_eq!(reader.latest().await.unwrap().version, version - 1);
+            let base = writer.latest().await.unwrap();
+            let Appended::Done(manifest) = writer.append(&base, commit(version)).await.unwrap() else { panic!("lost") };
+            writer.snapshot_if_due(&manifest, String::new(), String::new()).await;
+        }
+        assert_eq!(runs(reader.latest().await.unwrap().as_ref()), 24);
+    }
+
+    #[tokio::test]
+    async fn second_writer_of_a_version_loses_and_a_repeated_put_is_recognized() {
+        let setting = Setting::new(1).await;
+        let (first, second) = (setting.log(), setting.log());
+        let base = first.latest().await.unwrap();
+        assert!(matches!(first.append(&base, commit(2)).await.unwrap(), Appended::Done(_)));
+        assert!(matches!(second.append(&base, commit(2)).await.unwrap(), Appended::Done(_)), "the same id");
+        let other = Commit { id: "other".to_owned(), ..commit(2) };
+        assert!(matches!(second.append(&base, other).await.unwrap(), Appended::Lost));
+    }
+
+    #[tokio::test]
+    async fn commit_that_does_not_apply_is_not_written() {
+        let setting = Setting::new(1).await;
+        let log = setting.log();
+        let base = log.latest().await.unwrap();
+        assert_eq!(log.append(&base, commit(3)).await.unwrap_err().kind(), ErrorKind::Internal);
+        assert_eq!(setting.names().await.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn failed_snapshot_is_made_up_for() {
+        let setting = Setting::new(20).await;
+        setting.store.delete(&layout::snapshot(20)).await.unwrap();
+        let log = setting.log();
+        let base = log.latest().await.unwrap();
+        let Appended::Done(manifest) = log.append(&base, commit(21)).await.unwrap() else { panic!("lost") };
+        log.snapshot_if_due(&manifest, String::new(), String::new()).await;
+        assert!(setting.names().await.contains(&"00000000000000000021.snapshot".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn tampering_is_a_data_error_naming_the_object() {
+        let foreign = KeyRing::generate("lake-b", 0).unwrap();
+        for object in [layout::commit(22), layout::snapshot(20)] {
+            let setting = Setting::new(23).await;
+            let whole = setting.bytes(&object).await;
+            let other = setting.bytes(&layout::commit(21)).await;
+            let plain = commit(22).encode().unwrap();
+            let mut cases = vec![
+                ("empty", Vec::new()),
+                ("another version's commit", other),
+                ("plaintext", plain.clone()),
+                ("another lake's", foreign.seal_object("commit/22", &plain).unwrap()),
+                ("sealed for another purpose", setting.ring.seal_object("commit/2", &plain).unwrap()),
+            ];
+            for end in [1, whole.len() / 2, whole.len() - 1] {
+                cases.push(("truncated", whole[..end].to_vec()));
+            }
+            for place in (0..whole.len()).step_by(7) {
+                let mut flipped = whole.clone();
+                flipped[place] ^= 0x10;
+                cases.push(("flipped bit", flipped));
+            }
+            for (name, bytes) in cases {
+                setting.put(&object, bytes).await;
+                let error = setting.log().latest().await.unwrap_err();
+                // A flipped bit in the key's id names a key that the ring does not have.
+                let denied = name == "flipped bit" || name == "another lake's";
+                assert!(
+                    error.kind() == ErrorKind::Data || denied && error.kind() == ErrorKind::Denied,
+                    "{name}: {error:?}"
+                );
+                assert!(error.to_string().contains(object.as_ref()), "{name}: {error}");
+            }
+            setting.put(&object, whole).await;
+            assert_eq!(setting.log().latest().await.unwrap().version, 23);
+        }
+    }
+
+    #[tokio::test]
+    async fn swapped_commits_are_found() {
+        let setting = Setting::new(3).await;
+        let (second, third) = (setting.bytes(&layout::commit(2)).await, setting.bytes(&layout::commit(3)).await);
+        setting.put(&layout::commit(2), third).await;
+        setting.put(&layout::commit(3), second).await;
+        assert_eq!(setting.log().latest().await.unwrap_err().kind(), ErrorKind::Data);
+    }
+
+    #[tokio::test]
+    async fn missing_commit_is_a_data_error_naming_it() {
+        for (missing, versions) in [(1, 3), (2, 3), (22, 24), (40, 40), (5, 24)] {
+            let setting = Setting::new(versions).await;
+            setting.store.delete(&layout::commit(missing)).await.unwrap();
+            let error = setting.log().latest().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Data);
+            assert!(error.to_string().contains(layout::commit(missing).as_ref()), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn foreign_names_in_the_log_are_ignored() {
+        let setting = Setting::new(2).await;
+        for name in ["log/note.txt", "log/3.commit", "log/00000000000000000003.commit.tmp", "log/.commit"] {
+            setting.put(&Path::from(name), vec![1]).await;
+        }
+        assert_eq!(setting.log().latest().await.unwrap().version, 2);
+    }
+}

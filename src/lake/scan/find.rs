@@ -1,0 +1,191 @@
+//! Finds the rows that a change supersedes, by reading little.
+//!
+//! Files are sorted by key, so the statistics of a row group tell whether it can hold a wanted id; of those row groups only
+//! the columns of the key and of the revision are read.
+
+use std::collections::HashSet;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type, TimeUnit};
+use futures::TryStreamExt;
+use object_store::ObjectStore;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::RowGroupMetaData;
+
+use crate::error::{Error, Result};
+use crate::keys::KeyRing;
+use crate::lake::manifest::DataFile;
+use crate::lake::scan::MetadataCache;
+use crate::lake::scan::reader::{Access, PinnedReader};
+use crate::model::ObjectId;
+
+/// Column of the time of a record's last change.
+pub(super) const UPDATED_AT: &str = "updated_at";
+
+/// Column of a record's revision.
+const REV: &str = "rev";
+
+/// A row of a data file whose id was wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoundKey {
+    /// Position in the file.
+    pub position: u32,
+    /// Id.
+    pub id: ObjectId,
+    /// `updated_at` in milliseconds since 1970, where the table has it.
+    pub updated_at_ms: Option<i64>,
+    /// `rev`, where the table has it.
+    pub rev: Option<i64>,
+    /// Whether the row is the tombstone of a deleted record.
+    pub deleted: bool,
+    /// Whether a newer revision superseded the row already.
+    pub superseded: bool,
+}
+
+/// Finds the rows of a file whose ids are wanted, in the order of their positions.
+///
+/// # Errors
+///
+/// [`Data`](crate::error::ErrorKind::Data) when the file is missing, damaged or not the one that the manifest pins;
+/// [`Denied`](crate::error::ErrorKind::Denied) when the ring does not have its key; [`Unavailable`](crate::error::ErrorKind::Unavailable)
+/// when the store does not answer.
+pub async fn find_keys<S: BuildHasher>(
+    store: &Arc<dyn ObjectStore>,
+    cache: &MetadataCache,
+    ring: &KeyRing,
+    file: &Arc<DataFile>,
+    key_column: &str,
+    wanted: &HashSet<ObjectId, S>,
+) -> Result<Vec<FoundKey>> {
+    let bounds = (id(file.min_key.as_bytes()), id(file.max_key.as_bytes()));
+    let mut candidates: Vec<ObjectId> = wanted.iter().copied().filter(|id| is_inside(bounds, *id)).collect();
+    if candidates.is_empty() {
+        return Ok(Vec::new());
+    }
+    candidates.sort_unstable();
+
+    let access = Access { store: Arc::clone(store), ring: ring.clone(), cache: cache.clone() };
+    let failed = |cause: ParquetError| located(cause, file);
+    let reader = PinnedReader::new(access, Arc::clone(file));
+    let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(failed)?;
+    let schema = builder.metadata().file_metadata().schema_descr_ptr();
+    let Some(key_leaf) = schema.columns().iter().position(|leaf| leaf.path().parts() == [key_column]) else {
+        return Err(Error::data("data file has no key column")
+            .with_context("file", &file.path)
+            .with_context("column", key_column));
+    };
+
+    // Row groups that can hold a wanted id, each with the position of its first row.
+    let mut first = 0u64;
+    let mut groups = Vec::new();
+    let mut positions = Vec::new();
+    for (index, group) in builder.metadata().row_groups().iter().enumerate() {
+        let rows = group.num_rows().unsigned_abs();
+        let bounds = bounds_of(group, key_leaf);
+        let from = candidates.partition_point(|id| bounds.0.is_some_and(|min| *id < min));
+        if candidates.get(from).is_some_and(|id| is_inside(bounds, *id)) {
+            groups.push(index);
+            positions.push(first..first + rows);
+        }
+        first += rows;
+    }
+    if groups.is_empty() {
+        return Ok(Vec::new());
+    }
+
+    let mask = ProjectionMask::columns(&schema, [key_column, UPDATED_AT, REV]);
+    let mut stream = builder.with_projection(mask).with_row_groups(groups).build().map_err(failed)?;
+    let mut positions = positions.into_iter().flatten();
+    let mut found = Vec::new();
+    while let Some(batch) = stream.try_next().await.map_err(failed)? {
+        let columns = Columns::try_new(&batch, key_column).ok_or_else(|| {
+            Error::data("key columns of the data file have unknown types").with_context("file", &file.path)
+        })?;
+        for (row, position) in (0..batch.num_rows()).zip(&mut positions) {
+            let Some(id) = columns.id(row).filter(|id| wanted.contains(id)) else { continue };
+            let position = position as u32;
+            found.push(FoundKey {
+                position,
+                id,
+                updated_at_ms: value(columns.updated_at.as_ref(), row),
+                rev: value(columns.rev.as_ref(), row),
+                deleted: file.tombstones.contains(position),
+                superseded: file.superseded.contains(position),
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// Keeps the kind of an error of ours that went through the decoder; every other failure of a decoder means damage.
+fn located(cause: ParquetError, file: &DataFile) -> Error {
+    match cause {
+        ParquetError::External(inner) => match inner.downcast::<Error>() {
+            Ok(error) => *error,
+            Err(other) => damaged(&file.path).with_source(other),
+        },
+        other => damaged(&file.path).with_source(other),
+    }
+}
+
+/// The error of a file that does not decode.
+pub(super) fn damaged(path: &str) -> Error {
+    Error::data("failed to decode the data file")
+        .with_context("file", path)
+        .with_hint("the file was damaged or tampered with: restore it from a backup of the lake")
+}
+
+/// The columns that tell revisions apart; those that a small table does not have are absent.
+struct Columns {
+    ids: ArrayRef,
+    updated_at: Option<ArrayRef>,
+    rev: Option<ArrayRef>,
+}
+
+impl Columns {
+    fn try_new(batch: &RecordBatch, key_column: &str) -> Option<Self> {
+        let instant = DataType::Timestamp(TimeUnit::Millisecond, None);
+        let ids = cast(batch.column_by_name(key_column)?, &DataType::Utf8).ok()?;
+        let updated_at = match batch.column_by_name(UPDATED_AT) {
+            Some(column) => Some(cast(&cast(column, &instant).ok()?, &DataType::Int64).ok()?),
+            None => None,
+        };
+        let rev = match batch.column_by_name(REV) {
+            Some(column) => Some(cast(column, &DataType::Int64).ok()?),
+            None => None,
+        };
+        Some(Self { ids, updated_at, rev })
+    }
+
+    fn id(&self, row: usize) -> Option<ObjectId> {
+        let ids = self.ids.as_string::<i32>();
+        if ids.is_null(row) { None } else { id(ids.value(row).as_bytes()) }
+    }
+}
+
+fn value(column: Option<&ArrayRef>, row: usize) -> Option<i64> {
+    let column = column?.as_primitive::<Int64Type>();
+    if column.is_null(row) { None } else { Some(column.value(row)) }
+}
+
+fn id(text: &[u8]) -> Option<ObjectId> {
+    ObjectId::from_hex(text)
+}
+
+fn bounds_of(group: &RowGroupMetaData, key_leaf: usize) -> (Option<ObjectId>, Option<ObjectId>) {
+    let statistics = group.columns().get(key_leaf).and_then(|chunk| chunk.statistics());
+    (
+        statistics.and_then(|statistics| statistics.min_bytes_opt()).and_then(id),
+        statistics.and_then(|statistics| statistics.max_bytes_opt()).and_then(id),
+    )
+}
+
+/// An unknown bound excludes nothing.
+fn is_inside((min, max): (Option<ObjectId>, Option<ObjectId>), id: ObjectId) -> bool {
+    min.is_none_or(|min| min <= id) && max.is_none_or(|max| id <= max)
+}

@@ -1,0 +1,131 @@
+//! The tables of a version: which names there are, and the table of runs.
+//!
+//! | name | rows |
+//! |---|---|
+//! | `tickets`, `customers` | live rows of the stream, once a schema was recorded |
+//! | `users`, `teams`, `tags`, … | every row that the source listed last, those that it marks as deleted too: old tickets name them |
+//! | `ticket_versions`, `customer_versions` | every revision and tombstone |
+//! | `runs` | one per run and stream, from the manifest |
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
+use arrow::datatypes::{Field, Schema};
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::MemTable;
+
+use crate::error::{Error, Result};
+use crate::lake::manifest::Manifest;
+use crate::lake::run::{RunRecord, StreamRun};
+use crate::lake::scan::View;
+use crate::model::Stream;
+
+/// The table of runs.
+pub(super) const RUNS: &str = "runs";
+
+/// Returns the name of the table of all revisions, for the streams that have one.
+const fn versions_table(stream: Stream) -> Option<&'static str> {
+    match stream {
+        Stream::Tickets => Some("ticket_versions"),
+        Stream::Customers => Some("customer_versions"),
+        _ => None,
+    }
+}
+
+/// Finds the stream and the view behind a name.
+pub(super) fn find(name: &str) -> Option<(Stream, View)> {
+    Stream::ALL.into_iter().find_map(|stream| {
+        if stream.table() == name {
+            Some((stream, if stream.is_incremental() { View::Live } else { View::Versions }))
+        } else {
+            (versions_table(stream) == Some(name)).then_some((stream, View::Versions))
+        }
+    })
+}
+
+/// Lists the names that a version knows.
+pub(super) fn names(manifest: &Manifest) -> Vec<String> {
+    let streams = manifest.tables.keys();
+    let named = streams.flat_map(|stream| [Some(stream.table()), versions_table(*stream)]).flatten();
+    named.chain([RUNS]).map(str::to_owned).collect()
+}
+
+/// Makes the table of runs: one row per run and stream, one without a stream for a run that reached none.
+pub(super) fn runs(manifest: &Manifest) -> Result<Arc<dyn TableProvider>> {
+    let nothing = [None];
+    let rows: Vec<Row<'_>> = manifest
+        .runs
+        .iter()
+        .flat_map(|run| {
+            let streams: Vec<Option<&StreamRun>> = run.streams.iter().map(Some).collect();
+            let streams = if streams.is_empty() { nothing.to_vec() } else { streams };
+            streams.into_iter().map(move |stream| Row { run, stream })
+        })
+        .collect();
+    let count = |of: fn(&StreamRun) -> u64| numbers(rows.iter().map(|row| row.stream.map(of)));
+    let columns: [(&str, &str, ArrayRef); 16] = [
+        ("run_id", "Id of the run", texts(rows.iter().map(|row| Some(row.run.id.as_str())))),
+        ("started_at", "Start", times(rows.iter().map(|row| Some(row.run.started_ms)))),
+        ("ended_at", "End", times(rows.iter().map(|row| row.run.ended_ms))),
+        ("outcome", "complete, incomplete or failed", texts(rows.iter().map(|row| Some(row.run.outcome.as_str())))),
+        (
+            "stream",
+            "Table of the stream",
+            texts(rows.iter().map(|row| row.stream.map(|stream| stream.stream.as_str()))),
+        ),
+        ("segments", "Segments walked", count(|stream| stream.segments)),
+        ("promised", "Records that the source promised", count(|stream| stream.promised)),
+        ("received", "Records received, with repetitions", count(|stream| stream.received)),
+        ("distinct_records", "Distinct records received", count(|stream| stream.distinct)),
+        ("inserted", "Rows of new records", count(|stream| stream.inserted)),
+        ("updated", "Rows that superseded others", count(|stream| stream.updated)),
+        ("unchanged", "Records left out because nothing changed", count(|stream| stream.unchanged)),
+        ("deleted", "Tombstones", count(|stream| stream.deleted)),
+        (
+            "complete",
+            "Whether all segments were proven complete",
+            Arc::new(rows.iter().map(|row| row.stream.map(|stream| stream.complete)).collect::<BooleanArray>()),
+        ),
+        (
+            "requests_total",
+            "Requests of the run, all streams",
+            numbers(rows.iter().map(|row| Some(row.run.requests.values().sum()))),
+        ),
+        (
+            "waited_ms",
+            "Time the run waited for the budget, milliseconds",
+            numbers(rows.iter().map(|row| Some(row.run.waited_ms))),
+        ),
+    ];
+    let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
+        Error::internal("failed to make the table of runs").with_source(error)
+    };
+    let fields: Vec<Field> = columns
+        .iter()
+        .map(|(name, description, values)| {
+            let metadata = [("description".to_owned(), (*description).to_owned())].into();
+            Field::new(*name, values.data_type().clone(), true).with_metadata(metadata)
+        })
+        .collect();
+    let schema = Arc::new(Schema::new(fields));
+    let values = columns.into_iter().map(|(_, _, values)| values).collect();
+    let batch = RecordBatch::try_new(Arc::clone(&schema), values).map_err(|error| failed(error.into()))?;
+    Ok(Arc::new(MemTable::try_new(schema, vec![vec![batch]]).map_err(|error| failed(error.into()))?))
+}
+
+struct Row<'a> {
+    run: &'a RunRecord,
+    stream: Option<&'a StreamRun>,
+}
+
+fn texts<'a>(values: impl Iterator<Item = Option<&'a str>>) -> ArrayRef {
+    Arc::new(values.collect::<StringArray>())
+}
+
+fn numbers(values: impl Iterator<Item = Option<u64>>) -> ArrayRef {
+    Arc::new(values.map(|value| value.map(|value| i64::try_from(value).unwrap_or(i64::MAX))).collect::<Int64Array>())
+}
+
+fn times(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
+    Arc::new(values.collect::<TimestampMillisecondArray>().with_timezone("UTC"))
+}

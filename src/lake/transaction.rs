@@ -1,0 +1,314 @@
+//! A transaction: rows, watermarks and runs that become visible together.
+//!
+//! ```text
+//! append, replace ─▶ sort, newest revision per id ─▶ merge against the manifest ─▶ put files ─▶ put the commit
+//!                                                        ▲                                        │ lost the race
+//!                                                        └──────────── newer manifest ◀───────────┘
+//! ```
+//!
+//! Nothing is visible before the commit object is there, and it is put last. What a crash leaves behind are data files
+//! that no commit names. Work that is repeated finds its rows and leaves them out, so repeating is always safe.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::BooleanArray;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::lake::commit::{Action, Commit};
+use crate::lake::file;
+use crate::lake::log::Appended;
+use crate::lake::manifest::{DataFile, Manifest, TableState, Watermark, union};
+use crate::lake::merge::{self, Incoming};
+use crate::lake::run::RunRecord;
+use crate::lake::{Inner, WRITER, layout, store};
+use crate::model::Stream;
+use crate::policy::RedactedBatch;
+
+/// Times that a commit starts again after it lost a race. Each loss means that another writer won, so only a crowd of
+/// writers gets here.
+const ATTEMPTS: usize = 10;
+
+/// One atomic change of rows, watermarks and runs. Nothing is visible before [`commit`](Self::commit).
+pub struct Transaction {
+    lake: Arc<Inner>,
+    tables: BTreeMap<Stream, Pending>,
+    watermarks: BTreeMap<Stream, Watermark>,
+    runs: Vec<RunRecord>,
+}
+
+/// Rows of one stream that wait for the commit.
+#[derive(Default)]
+struct Pending {
+    whole: bool,
+    batches: Vec<RedactedBatch>,
+}
+
+impl fmt::Debug for Transaction {
+    /// Prints how much there is: rows may be personal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = |pending: &Pending| pending.batches.iter().map(|rows| rows.keys().len()).sum::<usize>();
+        f.debug_struct("Transaction")
+            .field("rows", &self.tables.iter().map(|(stream, pending)| (stream, rows(pending))).collect::<Vec<_>>())
+            .field("watermarks", &self.watermarks)
+            .field("runs", &self.runs.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a commit did, per stream where rows were given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CommitSummary {
+    /// The version, or the present one when nothing was to be committed.
+    pub version: u64,
+    /// Rows written, per stream.
+    pub streams: Vec<(Stream, RowCounts)>,
+}
+
+/// Counts of rows of one stream in one commit; of several revisions of an id in one transaction only the newest counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RowCounts {
+    /// Written, new ids.
+    pub inserted: u64,
+    /// Written, superseding an older revision.
+    pub updated: u64,
+    /// Left out, the same already, or older than what is there.
+    pub unchanged: u64,
+    /// Written as tombstones.
+    pub deleted: u64,
+}
+
+impl Transaction {
+    pub(super) fn new(lake: Arc<Inner>) -> Self {
+        Self { lake, tables: BTreeMap::new(), watermarks: BTreeMap::new(), runs: Vec::new() }
+    }
+
+    /// Upserts rows: newer revisions supersede, unchanged ones (same `rev`, `updated_at`, policy and columns) are left out.
+    ///
+    /// A batch without rows still records the table's columns.
+    pub fn append(&mut self, rows: RedactedBatch) {
+        self.tables.entry(rows.stream()).or_default().batches.push(rows);
+    }
+
+    /// Replaces a whole small table, unless it is the same already.
+    ///
+    /// Rows of the stream given before are dropped; rows appended afterwards join the new table.
+    pub fn replace(&mut self, rows: RedactedBatch) {
+        self.tables.insert(rows.stream(), Pending { whole: true, batches: vec![rows] });
+    }
+
+    /// Moves a watermark.
+    pub fn set_watermark(&mut self, stream: Stream, watermark: Watermark) {
+        self.watermarks.insert(stream, watermark);
+    }
+
+    /// Adds a run's record (the newest of an id counts).
+    pub fn record_run(&mut self, run: RunRecord) {
+        self.runs.push(run);
+    }
+
+    /// Commits; an empty transaction makes no version.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] when a column changes its type; [`ErrorKind::Conflict`] when other writers won every
+    /// attempt; [`ErrorKind::Unavailable`] when the store fails: the commit may then have been made or not, and
+    /// repeating the work is right in both cases.
+    pub async fn commit(self) -> Result<CommitSummary> {
+        let Self { lake, tables, watermarks, runs } = self;
+        let mut tables = tables
+            .into_iter()
+            .map(|(stream, pending)| TableChange::try_new(stream, &pending))
+            .collect::<Result<Vec<_>>>()?;
+        let id = layout::new_uuid(lake.clock.as_ref()).to_string();
+        let mut base = lake.log.latest().await?;
+        for _ in 0..ATTEMPTS {
+            let mut actions = Vec::new();
+            let mut summary = CommitSummary { version: base.version, streams: Vec::new() };
+            for table in &mut tables {
+                let counts = table.plan(&lake, base.tables.get(&table.stream), &mut actions).await?;
+                summary.streams.push((table.stream, counts));
+            }
+            plan_records(&base, &watermarks, &runs, &mut actions);
+            if actions.is_empty() {
+                return Ok(summary);
+            }
+            let commit = Commit {
+                version: base.version + 1,
+                id: id.clone(),
+                committed_ms: lake.clock.now().as_millisecond().max(base.committed_ms),
+                writer: WRITER.to_owned(),
+                actions,
+            };
+            match lake.log.append(&base, commit).await? {
+                Appended::Done(manifest) => {
+                    lake.log.snapshot_if_due(&manifest, id, WRITER.to_owned()).await;
+                    summary.version = manifest.version;
+                    return Ok(summary);
+                }
+                Appended::Lost => base = lake.log.latest().await?,
+            }
+        }
+        Err(Error::new(ErrorKind::Conflict, "other writers won every attempt to commit")
+            .with_context("attempts", ATTEMPTS)
+            .with_context("version", base.version)
+            .with_hint("run it again when fewer writers are at work"))
+    }
+}
+
+fn plan_records(
+    base: &Manifest,
+    watermarks: &BTreeMap<Stream, Watermark>,
+    runs: &[RunRecord],
+    actions: &mut Vec<Action>,
+) {
+    let moved = watermarks.iter().filter(|(stream, to)| base.watermarks.get(stream) != Some(to));
+    actions.extend(moved.map(|(stream, to)| Action::Watermark(*stream, to.clone())));
+    for (place, run) in runs.iter().enumerate() {
+        let told_again = runs[place + 1..].iter().any(|later| later.id == run.id);
+        let known = base.runs.iter().rev().any(|known| known.as_ref() == run);
+        if !told_again && !known {
+            actions.push(Action::Run(Arc::new(run.clone())));
+        }
+    }
+}
+
+/// The change of one table, kept over attempts.
+struct TableChange {
+    stream: Stream,
+    whole: bool,
+    incoming: Incoming,
+    /// What was encoded and put by an earlier attempt, with the rows it holds.
+    written: Option<(BooleanArray, Vec<Arc<DataFile>>)>,
+}
+
+impl TableChange {
+    fn try_new(stream: Stream, pending: &Pending) -> Result<Self> {
+        let incoming = Incoming::try_new(&pending.batches)?;
+        Ok(Self { stream, whole: pending.whole, incoming, written: None })
+    }
+
+    /// Adds the actions that bring the table from `state` to where it should be; puts the files they name.
+    async fn plan(&mut self, lake: &Inner, state: Option<&TableState>, actions: &mut Vec<Action>) -> Result<RowCounts> {
+        if self.whole {
+            self.plan_whole(lake, state, actions).await
+        } else {
+            self.plan_merge(lake, state, actions).await
+        }
+    }
+
+    async fn plan_merge(
+        &mut self,
+        lake: &Inner,
+        state: Option<&TableState>,
+        actions: &mut Vec<Action>,
+    ) -> Result<RowCounts> {
+        self.declare(state.filter(|table| !table.files.is_empty()), state, actions)?;
+        let files = state.map_or(&[][..], |table| &table.files);
+        let merged = merge::merge(&lake.store, &lake.cache, &lake.ring, files, &self.incoming).await?;
+        let superseded = merged.superseded.into_iter().filter(|(_, rows)| !rows.is_empty());
+        actions.extend(superseded.map(|(path, rows)| Action::Supersede(self.stream, path, rows)));
+        let added = self.write(lake, merged.kept, None).await?;
+        actions.extend(added.into_iter().map(|file| Action::Add(self.stream, file)));
+        Ok(merged.counts)
+    }
+
+    async fn plan_whole(
+        &mut self,
+        lake: &Inner,
+        state: Option<&TableState>,
+        actions: &mut Vec<Action>,
+    ) -> Result<RowCounts> {
+        let rows = self.incoming.rows().keys().len();
+        let content = self.incoming.content()?;
+        let files = state.map_or(&[][..], |table| &table.files);
+        let same = |file: &Arc<DataFile>| file.content == Some(content) && file.superseded.is_empty();
+        let held: u64 = files.iter().map(|file| file.rows).sum();
+        if state.is_some() && held == rows as u64 && files.iter().all(same) {
+            // Descriptions may have changed all the same.
+            self.declare(state.filter(|table| !table.files.is_empty()), state, actions)?;
+            return Ok(RowCounts { unchanged: rows as u64, ..RowCounts::default() });
+        }
+        let old = merge::merge(&lake.store, &lake.cache, &lake.ring, files, &self.incoming).await?;
+        actions.extend(files.iter().map(|file| Action::Remove(self.stream, file.path.clone())));
+        self.declare(None, state, actions)?;
+        let added = self.write(lake, BooleanArray::from(vec![true; rows]), Some(content)).await?;
+        actions.extend(added.into_iter().map(|file| Action::Add(self.stream, file)));
+        Ok(old.counts)
+    }
+
+    /// Declares the columns, if the table does not have them as they are: `kept` is what they are joined with.
+    fn declare(
+        &self,
+        kept: Option<&TableState>,
+        present: Option<&TableState>,
+        actions: &mut Vec<Action>,
+    ) -> Result<()> {
+        let columns = self.incoming.rows().batch().schema();
+        let joined = match kept {
+            None => columns,
+            Some(table) => Arc::new(union(&table.schema, &columns).map_err(|change| {
+                Error::config("a column has another type than in the lake")
+                    .with_context("table", self.stream)
+                    .with_context("column", change.column)
+                    .with_context("lake", change.table)
+                    .with_context("now", change.rows)
+                    .with_hint("declare the new type under a new column name")
+            })?),
+        };
+        if present.is_none_or(|table| table.schema != joined) {
+            actions.push(Action::Declare(self.stream, joined));
+        }
+        Ok(())
+    }
+
+    /// Encodes and puts the rows that `kept` marks, unless an earlier attempt has put the very same.
+    async fn write(
+        &mut self,
+        lake: &Inner,
+        kept: BooleanArray,
+        content: Option<[u8; 32]>,
+    ) -> Result<Vec<Arc<DataFile>>> {
+        if let Some((rows, files)) = &self.written
+            && *rows == kept
+        {
+            return Ok(files.clone());
+        }
+        let mut files = Vec::new();
+        for part in parts(&kept, lake.rows_per_file) {
+            let rows = self.incoming.rows().filter(&part)?;
+            files.push(Arc::new(DataFile { content, ..put_file(lake, rows).await? }));
+        }
+        self.written = Some((kept, files.clone()));
+        Ok(files)
+    }
+}
+
+/// Splits the marked rows into masks of at most `limit` rows each.
+fn parts(kept: &BooleanArray, limit: usize) -> Vec<BooleanArray> {
+    let marked: Vec<usize> = kept.values().set_indices().collect();
+    marked
+        .chunks(limit.max(1))
+        .map(|rows| {
+            let mut part = vec![false; kept.len()];
+            for row in rows {
+                part[*row] = true;
+            }
+            BooleanArray::from(part)
+        })
+        .collect()
+}
+
+async fn put_file(lake: &Inner, rows: RedactedBatch) -> Result<DataFile> {
+    let path = layout::new_data_file(rows.stream(), lake.clock.as_ref());
+    let object = Path::from(path.as_str());
+    let ring = lake.ring.clone();
+    let encoding = tokio::task::spawn_blocking(move || file::encode(&path, &rows, &ring));
+    let (bytes, file) =
+        encoding.await.map_err(|error| Error::internal("failed to encode a data file").with_source(error))??;
+    lake.store.put(&object, bytes.into()).await.map_err(|error| store::failed("write", &object, error))?;
+    Ok(file)
+}
