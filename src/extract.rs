@@ -1,0 +1,444 @@
+//! One run of extraction: plan ranges, walk them, redact, append, prove, commit.
+//!
+//! ```text
+//! watermark ─▶ ranges ─▶ segments ─▶ pages ─▶ redact ─▶ append ─▶ prove ─▶ commit (rows + watermark)
+//!     ▲                                                                      │
+//!     └──────────────────── run again after any failure ◀────────────────────┘
+//! ```
+//!
+//! A run may be repeated: the watermark moves in the same commit as the rows, and only over what was proven. What is
+//! walked and not yet proven is walked again after a crash; the lake leaves out what it has already. Dropping the future
+//! of [`run`] at any moment is safe for the same reason.
+//!
+//! Streams go one after the other: definitions of custom attributes, small streams (whole), customers, tickets. Within
+//! an incremental stream, segments are walked side by side, so that the budget and not the latency is the limit.
+
+mod commit;
+mod pages;
+mod plan;
+mod prove;
+mod segments;
+mod small;
+mod walk;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use crate::clock::SharedClock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::extract::commit::Committer;
+use crate::extract::pages::SearchPages;
+use crate::extract::plan::Plan;
+use crate::extract::segments::Segment;
+use crate::extract::walk::{Forked as _, Limits, PageQuery, PageSource as _};
+use crate::kustomer::{Client, Endpoint, Ledger, SearchObject};
+use crate::lake::run::RunRecord;
+use crate::lake::{Lake, Lease};
+use crate::model::Stream;
+use crate::policy::{Definitions, Policy, Quarantined};
+use crate::retry::SplitMix64;
+
+/// The lease is extended this often, well within its duration.
+const LEASE_RENEWAL: Duration = Duration::from_secs(30);
+
+/// Bounds of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExtractSettings {
+    /// Records of a search page, at most 500 (the API's limit); fewer cost more requests.
+    pub page_size: u32,
+    /// The last stretch before now that is left to the next run, because the search index lags behind; 2 minutes, since
+    /// lags of tens of seconds were seen. Longer means older figures.
+    pub index_lag: Duration,
+    /// How far a run reaches back before the watermark; 5 minutes. Longer costs repeated records, which are not stored twice.
+    pub overlap: Duration,
+    /// Segments walked side by side; 4. More hide latency until the budget is the limit, and hold more pages in memory.
+    pub concurrency: usize,
+    /// A segment with more records than this is split while workers are idle; each split costs about two requests.
+    pub segment_rows: u64,
+    /// Rows that wait for a commit at most; they are held in memory.
+    pub commit_rows: u64,
+    /// First `updated_at` of a first run; everything when absent.
+    pub since: Option<Timestamp>,
+    /// End of the range; now less the index lag when absent or later than that.
+    pub until: Option<Timestamp>,
+    /// Walks everything again, whatever the watermark says.
+    pub full: bool,
+    /// Stops the run at a commit after this many requests.
+    pub max_requests: Option<u64>,
+    /// Rows that paging reaches; 10,000 is what the search engine behind the API allows by default.
+    pub result_window_rows: u64,
+    /// Pages that the API serves of one search; 100 is documented.
+    pub max_pages: u32,
+}
+
+impl Default for ExtractSettings {
+    fn default() -> Self {
+        Self {
+            page_size: 500,
+            index_lag: Duration::from_mins(2),
+            overlap: Duration::from_mins(5),
+            concurrency: 4,
+            segment_rows: 25_000,
+            commit_rows: 50_000,
+            since: None,
+            until: None,
+            full: false,
+            max_requests: None,
+            result_window_rows: 10_000,
+            max_pages: 100,
+        }
+    }
+}
+
+/// What happens in a run, for a progress bar or a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A stream begins; `promised` records lie in its range (repeated when it has several ranges; they add up).
+    Promised {
+        /// The stream.
+        stream: Stream,
+        /// Records.
+        promised: u64,
+    },
+    /// Records of a stream arrived.
+    Received {
+        /// The stream.
+        stream: Stream,
+        /// Records, without repetitions.
+        records: u64,
+    },
+    /// The budget or a retry made the run wait since the last such event.
+    Waited {
+        /// Why: a key of [`Ledger::waited`].
+        reason: &'static str,
+        /// How long.
+        wait: Duration,
+    },
+    /// A commit was made.
+    Committed {
+        /// The lake's version.
+        version: u64,
+        /// Rows written or found unchanged.
+        rows: u64,
+    },
+    /// A stream has ended.
+    Ended {
+        /// The stream.
+        stream: Stream,
+        /// Whether it is proven complete.
+        complete: bool,
+    },
+}
+
+/// Hears of the events of a run.
+pub trait Progress: Send + Sync {
+    /// Takes note of an event; must return soon.
+    fn on(&self, event: Event);
+}
+
+/// Ignores every event.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoProgress;
+
+impl Progress for NoProgress {
+    fn on(&self, _event: Event) {}
+}
+
+/// What a run did and what it cost.
+#[derive(Debug, Clone)]
+pub struct RunReport {
+    /// The record that the lake keeps, with the figures per stream.
+    pub run: RunRecord,
+    /// Requests and waits of this run.
+    pub ledger: Ledger,
+    /// Requests of every kind per 100 distinct tickets received; of the run as a whole when it received none.
+    pub requests_per_100_tickets: f64,
+    /// Whether every stream is proven complete.
+    pub complete: bool,
+    /// Fields that were seen and not declared, by stream.
+    pub quarantine: Vec<(Stream, Quarantined)>,
+}
+
+impl RunReport {
+    /// Returns the report of a complete run.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Incomplete`] naming the streams, when something could not be proven or the run was stopped.
+    pub fn into_result(self) -> Result<Self> {
+        if self.complete {
+            return Ok(self);
+        }
+        let unproven: Vec<&str> =
+            self.run.streams.iter().filter(|stream| !stream.complete).map(|stream| stream.stream.as_str()).collect();
+        let unproven = if unproven.is_empty() { "those not reached".to_owned() } else { unproven.join(", ") };
+        Err(Error::new(ErrorKind::Incomplete, "run ended without proof that it is complete")
+            .with_context("run", &self.run.id)
+            .with_context("unproven streams", unproven)
+            .with_hint("what was committed is kept; run the extract again, it walks what is missing"))
+    }
+}
+
+/// Runs one extraction; when `stop` completes (Ctrl-C), it ends early as an incomplete run and gives the lease back.
+///
+/// # Errors
+///
+/// [`ErrorKind::Conflict`] when another run holds the lease; otherwise what the source or the lake answered. What was
+/// committed before stays. A run that ends incomplete is no error here: see [`RunReport::into_result`].
+pub async fn run(
+    client: &Client,
+    policy: &Policy,
+    lake: &Lake,
+    clock: &SharedClock,
+    settings: &ExtractSettings,
+    progress: &dyn Progress,
+    stop: impl Future<Output = ()> + Send,
+) -> Result<RunReport> {
+    let started = clock.now();
+    let id = run_id(started);
+    let mut lease = lake.lease(&format!("run {id}, process {}", std::process::id())).await?;
+    let mut run = Run {
+        client,
+        policy,
+        lake,
+        clock,
+        settings,
+        progress,
+        before: client.ledger(),
+        record: RunRecord {
+            id,
+            started_ms: started.as_millisecond(),
+            policy: policy.digest().to_string(),
+            ..RunRecord::default()
+        },
+        quarantine: Vec::new(),
+    };
+    client.limit_requests(settings.max_requests);
+    let ended = tokio::select! {
+        ended = run.streams() => ended,
+        lost = keep(&mut lease, clock) => Err(lost),
+        () = stop => Err(Error::new(ErrorKind::Incomplete, "the run was interrupted")),
+    };
+    client.limit_requests(None);
+    let report = match ended {
+        Ok(()) => run.end("").await,
+        Err(error) if error.kind() == ErrorKind::Incomplete => {
+            tracing::warn!(reason = error.message(), "run stops early");
+            run.end("incomplete").await
+        }
+        // A run that got nothing leaves no trace: a schedule that fails for a night makes no versions.
+        Err(error) if run.record.streams.is_empty() => Err(error),
+        Err(error) => {
+            if let Err(second) = run.end("failed").await {
+                tracing::warn!(error = %second, "failed to record the failed run");
+            }
+            Err(error)
+        }
+    };
+    if let Err(error) = lease.release().await {
+        tracing::warn!(%error, "failed to give the lease back; it ends by itself");
+    }
+    report
+}
+
+/// Extends the lease until it is lost.
+async fn keep(lease: &mut Lease, clock: &SharedClock) -> Error {
+    let mut renewed = clock.now();
+    loop {
+        // The lease is other processes' business, so its heartbeat is real time: a simulated clock that jumps while
+        // it sleeps would never come to rest beside it.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = clock.now();
+        if now.duration_since(renewed).unsigned_abs() >= LEASE_RENEWAL {
+            match lease.renew().await {
+                Err(error) if error.kind() == ErrorKind::Conflict => return error,
+                // The lease has a while to go, and so have the commits that would fail next.
+                Err(error) => tracing::warn!(%error, "failed to extend the lease; trying again"),
+                Ok(()) => renewed = now,
+            }
+        }
+    }
+}
+
+struct Run<'a> {
+    client: &'a Client,
+    policy: &'a Policy,
+    lake: &'a Lake,
+    clock: &'a SharedClock,
+    settings: &'a ExtractSettings,
+    progress: &'a dyn Progress,
+    before: Ledger,
+    record: RunRecord,
+    quarantine: Vec<(Stream, Quarantined)>,
+}
+
+impl Run<'_> {
+    async fn streams(&mut self) -> Result<()> {
+        let declared = self.policy.streams();
+        for stream in self.lake.latest().await?.tables.keys().filter(|stream| !declared.contains(stream)) {
+            tracing::warn!(%stream, "no schema declares this table any more; it is left as it is");
+        }
+        // One request tells a refused credential or a wrong region from a missing role, before anything else is said.
+        self.client.check().await?;
+        let definitions = self.definitions(&declared).await?;
+        self.small(&declared, &definitions).await?;
+        for stream in [Stream::Customers, Stream::Tickets] {
+            if declared.contains(&stream) {
+                self.incremental(stream, &definitions).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what custom attributes exist; without the right to read it, rules by pattern match nothing.
+    async fn definitions(&self, declared: &[Stream]) -> Result<Definitions> {
+        let mut definitions = Definitions::default();
+        for (stream, object) in [(Stream::Tickets, "conversation"), (Stream::Customers, "customer")] {
+            if !declared.contains(&stream) {
+                continue;
+            }
+            match self.client.get_optional(Endpoint::Metadata, &format!("/v1/metadata/{object}")).await {
+                Ok(Some(page)) => definitions.add(stream, &page)?,
+                Ok(None) => tracing::warn!(%stream, "source has no definitions of custom attributes"),
+                Err(error) if error.kind() == ErrorKind::Denied => {
+                    tracing::warn!(%stream, %error, "definitions of custom attributes may not be read");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(definitions)
+    }
+
+    async fn small(&mut self, declared: &[Stream], definitions: &Definitions) -> Result<()> {
+        let held = self.lake.latest().await?;
+        let mut transaction = self.lake.transaction();
+        let mut runs = Vec::new();
+        for stream in Stream::ALL.into_iter().filter(|stream| !stream.is_incremental() && declared.contains(stream)) {
+            let mut decoder = self.policy.decoder(stream, definitions, self.lake.ring().pseudonym_key()?)?;
+            let held = held.tables.get(&stream).map_or(0, |table| table.files.iter().map(|file| file.rows).sum());
+            let Some(whole) = small::read(self.client, stream, &mut decoder, held).await? else { continue };
+            self.progress.on(Event::Promised { stream, promised: whole.run.distinct });
+            self.progress.on(Event::Received { stream, records: whole.run.distinct });
+            transaction.replace(whole.rows);
+            self.quarantine.extend(decoder.quarantine().into_iter().map(|field| (stream, field)));
+            runs.push((stream, whole.run));
+        }
+        let summary = transaction.commit().await?;
+        let mut rows = 0;
+        for (stream, mut run) in runs {
+            for (_, counts) in summary.streams.iter().filter(|(committed, _)| *committed == stream) {
+                commit::add_counts(&mut run, *counts);
+            }
+            rows += run.distinct;
+            self.record.streams.push(run);
+            self.progress.on(Event::Ended { stream, complete: true });
+        }
+        self.progress.on(Event::Committed { version: summary.version, rows });
+        Ok(())
+    }
+
+    async fn incremental(&mut self, stream: Stream, definitions: &Definitions) -> Result<()> {
+        let manifest = self.lake.latest().await?;
+        let watermark = manifest.watermarks.get(&stream).cloned().unwrap_or_default();
+        let now_ms = self.client.source_now().as_millisecond();
+        if let Some(reached) =
+            watermark.complete_through_ms.max(watermark.target_ms).filter(|reached| *reached > now_ms)
+        {
+            // What changed between the true time and that one would never be asked for.
+            return Err(Error::config("watermark lies in the future: a clock was wrong at an earlier run, or is now")
+                .with_context("stream", stream)
+                .with_context("watermark", Timestamp::from_millisecond(reached).unwrap_or_default())
+                .with_context("now", Timestamp::from_millisecond(now_ms).unwrap_or_default())
+                .with_hint("set this machine's clock right; if it is, make a new lake and extract everything again"));
+        }
+        let plan = Plan::new(&watermark, self.settings, now_ms);
+        let decoder = self.policy.decoder(stream, definitions, self.lake.ring().pseudonym_key()?)?;
+        let object = if stream == Stream::Tickets { SearchObject::Conversation } else { SearchObject::Customer };
+        let pages = SearchPages::new(self.client, object, decoder);
+        let mut archived = plan.archived(now_ms);
+        if let Some((from_ms, to_ms)) = archived.hull() {
+            let mut probe = pages.fork(true);
+            let query = PageQuery { updated: (from_ms, to_ms), created: None, page: 1, page_size: 1 };
+            match probe.page(&query).await {
+                Ok(page) if page.total > 0 => {}
+                Ok(_) => archived.clear(),
+                // Without an answer nobody knows whether older records exist, so the run could not be called complete.
+                Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::Data | ErrorKind::Internal) => {
+                    return Err(error.with_context("stream", stream).with_hint(
+                        "the archive (records not updated for two years) does not answer: grant org.user.search.read, \
+                         or leave it out with `--since` and a time within the last two years",
+                    ));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let mut first: Vec<Segment> = Vec::new();
+        for (set, archive) in [(&archived, true), (&plan.ranges, false)] {
+            first.extend(set.iter().map(|(from_ms, to_ms)| Segment { from_ms, to_ms, archive }));
+        }
+        let limits = Limits::new(self.settings);
+        // The columns are declared even when no record comes.
+        let empty = pages.fork(false).empty()?;
+        let mut committer = Committer::new(self, stream, watermark, plan, archived, empty);
+        let (sender, steps) = mpsc::channel(self.settings.concurrency.max(1) * 2);
+        let (walked, received) = futures::join!(
+            segments::walk_all(first, &pages, &limits, self.settings.concurrency, sender),
+            committer.receive(steps)
+        );
+        let is_stopped = match &walked {
+            Err(error) => error.kind() == ErrorKind::Incomplete,
+            Ok(()) => false,
+        };
+        received?;
+        let run = committer.finish().await?;
+        let complete = run.complete;
+        self.quarantine.extend(pages.quarantine().into_iter().map(|field| (stream, field)));
+        self.record.streams.push(run);
+        self.progress.on(Event::Ended { stream, complete });
+        if is_stopped {
+            tracing::info!(%stream, "run stops at its limit of requests; what is missing is noted in the lake");
+        }
+        walked
+    }
+
+    async fn end(&mut self, outcome: &str) -> Result<RunReport> {
+        let ledger = self.client.ledger().since(&self.before);
+        let complete = outcome.is_empty() && self.record.streams.iter().all(|stream| stream.complete);
+        let outcome = match (outcome, complete) {
+            ("", true) => "complete",
+            ("", false) => "incomplete",
+            (outcome, _) => outcome,
+        };
+        let mut record = self.record.clone();
+        record.ended_ms = Some(self.clock.now().as_millisecond());
+        outcome.clone_into(&mut record.outcome);
+        record.requests = ledger.requests.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+        record.waited_ms = u64::try_from(ledger.total_waited().as_millis()).unwrap_or(u64::MAX);
+        let mut transaction = self.lake.transaction();
+        transaction.record_run(record.clone());
+        transaction.commit().await?;
+        let tickets =
+            record.streams.iter().find(|run| run.stream == Stream::Tickets.table()).map_or(0, |run| run.distinct);
+        Ok(RunReport {
+            run: record,
+            requests_per_100_tickets: ledger.total() as f64 * 100.0 / tickets.max(1) as f64,
+            ledger,
+            complete,
+            quarantine: std::mem::take(&mut self.quarantine),
+        })
+    }
+}
+
+/// Makes a UUID version 7 of the time; the rest tells processes of the same millisecond apart.
+fn run_id(started: Timestamp) -> String {
+    let mut random = SplitMix64::new(started.as_nanosecond() as u64 ^ (u64::from(std::process::id()) << 40));
+    let mut bytes = [0; 10];
+    for (byte, drawn) in bytes.iter_mut().zip(random.next_u64().to_le_bytes().into_iter().cycle()) {
+        *byte = drawn;
+    }
+    let ms = u64::try_from(started.as_millisecond()).unwrap_or_default();
+    uuid::Builder::from_unix_timestamp_millis(ms, &bytes).into_uuid().to_string()
+}

@@ -1,0 +1,188 @@
+//! Commits of an incremental stream: rows, and how far they are proven, in one step.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use arrow::array::BooleanArray;
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use crate::clock::SharedClock;
+use crate::error::Result;
+use crate::extract::plan::{Plan, RangeSet};
+use crate::extract::prove::Proof;
+use crate::extract::walk::Step;
+use crate::extract::{Event, Progress, Run};
+use crate::lake::manifest::Watermark;
+use crate::lake::run::StreamRun;
+use crate::lake::{Lake, RowCounts, Transaction};
+use crate::model::Stream;
+use crate::policy::RedactedBatch;
+
+/// At most this much of the budget is spent again after a crash.
+const COMMIT_EVERY: Duration = Duration::from_mins(1);
+
+/// Receives the steps of a stream's walk and commits them.
+pub(super) struct Committer<'a> {
+    lake: &'a Lake,
+    clock: SharedClock,
+    progress: &'a dyn Progress,
+    commit_rows: u64,
+    before: crate::kustomer::Ledger,
+    client: &'a crate::kustomer::Client,
+    stream: Stream,
+    /// The watermark before the run.
+    old: Watermark,
+    from_ms: i64,
+    target_ms: i64,
+    complete_from_ms: Option<i64>,
+    /// What is not proven yet: of search, of the archive.
+    remaining: BTreeMap<bool, RangeSet>,
+    transaction: Transaction,
+    waiting_rows: u64,
+    has_news: bool,
+    committed: Timestamp,
+    proof: Proof,
+    run: StreamRun,
+}
+
+impl<'a> Committer<'a> {
+    pub(super) fn new(
+        run: &Run<'a>,
+        stream: Stream,
+        old: Watermark,
+        plan: Plan,
+        archived: RangeSet,
+        empty: RedactedBatch,
+    ) -> Self {
+        let range_ms = plan.ranges.hull();
+        let mut transaction = run.lake.transaction();
+        transaction.append(empty);
+        Self {
+            lake: run.lake,
+            clock: run.clock.clone(),
+            progress: run.progress,
+            commit_rows: run.settings.commit_rows,
+            before: run.client.ledger(),
+            client: run.client,
+            stream,
+            old,
+            from_ms: range_ms.map_or(plan.target_ms, |(from, _)| from),
+            target_ms: plan.target_ms,
+            complete_from_ms: plan.complete_from_ms,
+            remaining: BTreeMap::from([(false, plan.ranges), (true, archived)]),
+            transaction,
+            waiting_rows: 0,
+            has_news: false,
+            committed: run.clock.now(),
+            proof: Proof::default(),
+            run: StreamRun { stream: stream.table().to_owned(), range_ms, ..StreamRun::default() },
+        }
+    }
+
+    /// Takes steps until the walk ends.
+    pub(super) async fn receive(&mut self, mut steps: mpsc::Receiver<Step<RedactedBatch>>) -> Result<()> {
+        while let Some(step) = steps.recv().await {
+            match step {
+                Step::Promised(promised) => self.progress.on(Event::Promised { stream: self.stream, promised }),
+                Step::Rows { rows, keep } => self.rows(&rows, keep)?,
+                Step::Closed { stretch, promised, proof, is_proven } => {
+                    self.run.segments += 1;
+                    self.run.promised += promised;
+                    self.run.distinct += proof.distinct;
+                    self.proof.merge(&proof);
+                    if is_proven {
+                        self.has_news = true;
+                        self.remaining.entry(stretch.archive).or_default().remove(stretch.from_ms, stretch.to_ms);
+                    } else {
+                        tracing::error!(
+                            stream = %self.stream, promised, distinct = proof.distinct,
+                            from_ms = stretch.from_ms, to_ms = stretch.to_ms,
+                            "records are missing and did not come when walked again"
+                        );
+                    }
+                }
+            }
+            let is_due = self.clock.now().duration_since(self.committed).unsigned_abs() >= COMMIT_EVERY;
+            if self.waiting_rows >= self.commit_rows || (is_due && self.has_news) {
+                self.commit().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits what waits, and returns the stream's figures.
+    pub(super) async fn finish(mut self) -> Result<StreamRun> {
+        self.commit().await?;
+        self.run.complete = self.unproven().is_empty();
+        self.run.digest = self.proof.hex();
+        Ok(self.run)
+    }
+
+    fn rows(&mut self, rows: &RedactedBatch, keep: Vec<bool>) -> Result<()> {
+        self.run.received += keep.len() as u64;
+        let fresh = keep.iter().filter(|is_kept| **is_kept).count() as u64;
+        if fresh == keep.len() as u64 {
+            self.transaction.append(rows.clone());
+        } else if fresh > 0 {
+            self.transaction.append(rows.filter(&BooleanArray::from(keep))?);
+        }
+        self.waiting_rows += fresh;
+        self.progress.on(Event::Received { stream: self.stream, records: fresh });
+        let ledger = self.client.ledger();
+        for (reason, wait) in ledger.since(&self.before).waited {
+            self.progress.on(Event::Waited { reason, wait });
+        }
+        self.before = ledger;
+        Ok(())
+    }
+
+    async fn commit(&mut self) -> Result<()> {
+        let mut transaction = std::mem::replace(&mut self.transaction, self.lake.transaction());
+        transaction.set_watermark(self.stream, self.watermark());
+        let summary = transaction.commit().await?;
+        for (_, counts) in summary.streams.iter().filter(|(stream, _)| *stream == self.stream) {
+            add_counts(&mut self.run, *counts);
+        }
+        self.progress.on(Event::Committed { version: summary.version, rows: self.waiting_rows });
+        self.waiting_rows = 0;
+        self.has_news = false;
+        self.committed = self.clock.now();
+        Ok(())
+    }
+
+    /// The watermark that holds for what was received so far: it stays before the first hole.
+    fn watermark(&self) -> Watermark {
+        let unproven = self.unproven();
+        let Some((first_ms, _)) = unproven.hull() else {
+            return Watermark {
+                complete_through_ms: Some(self.target_ms),
+                complete_from_ms: self.complete_from_ms,
+                target_ms: None,
+                remaining_ms: Vec::new(),
+            };
+        };
+        let is_first = self.old.complete_through_ms.is_none() && self.old.target_ms.is_none();
+        let reached = (first_ms > self.from_ms).then_some(first_ms);
+        Watermark {
+            complete_through_ms: self.old.complete_through_ms.max(reached),
+            complete_from_ms: if is_first { self.complete_from_ms } else { self.old.complete_from_ms },
+            target_ms: Some(self.target_ms),
+            remaining_ms: unproven.iter().collect(),
+        }
+    }
+
+    fn unproven(&self) -> RangeSet {
+        let mut all = RangeSet::default();
+        self.remaining.values().flat_map(RangeSet::iter).for_each(|(from, to)| all.add(from, to));
+        all
+    }
+}
+
+/// Adds a commit's counts to a stream's figures.
+pub(super) fn add_counts(run: &mut StreamRun, counts: RowCounts) {
+    run.inserted += counts.inserted;
+    run.updated += counts.updated;
+    run.unchanged += counts.unchanged;
+    run.deleted += counts.deleted;
+}

@@ -1,0 +1,150 @@
+//! The small streams, read whole: users, teams, tags, queues, brands, SLAs.
+//!
+//! Their lists tell no total. `links.next` ends them, and so does an empty page, for `next` was seen to point past the end.
+
+use std::collections::HashSet;
+
+use arrow::array::BooleanArray;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::extract::prove::Proof;
+use crate::kustomer::{Client, Endpoint};
+use crate::lake::run::StreamRun;
+use crate::model::Stream;
+use crate::policy::{Decoder, PageSummary, RedactedBatch};
+
+/// A whole small stream.
+#[derive(Debug)]
+pub(super) struct Whole {
+    pub(super) rows: RedactedBatch,
+    pub(super) run: StreamRun,
+}
+
+/// Reads a stream whole; nothing when the source does not have such a list.
+///
+/// A page number is no cursor, and an empty page may be a fault: a list of several pages, and one that is shorter than the
+/// `held_rows` of the lake, is read again until two readings in a row are the same.
+pub(super) async fn read(
+    client: &Client,
+    stream: Stream,
+    decoder: &mut Decoder,
+    held_rows: u64,
+) -> Result<Option<Whole>> {
+    let Some((endpoint, first)) = list(stream) else { return Ok(None) };
+    let mut received = 0;
+    let mut before: Option<Proof> = None;
+    for _ in 0..READINGS {
+        let Some(reading) = pages(client, stream, endpoint, first, decoder).await? else { return Ok(None) };
+        received += reading.received;
+        let is_short = reading.proof.distinct < held_rows.max(1);
+        let is_doubtful = reading.pages > 1 || is_short;
+        let is_confirmed = before.as_ref().is_some_and(|before| before.hex() == reading.proof.hex());
+        if !is_doubtful || is_confirmed {
+            return Ok(Some(whole(stream, reading, received)));
+        }
+        before = Some(reading.proof);
+    }
+    Err(Error::unavailable("list of the source differs each time it is read")
+        .with_context("stream", stream)
+        .with_context("readings", READINGS)
+        .with_hint("it is being changed: try again when that has ended"))
+}
+
+/// Readings of a list that may differ.
+const READINGS: u32 = 4;
+
+/// One reading of a list.
+struct Reading {
+    rows: RedactedBatch,
+    proof: Proof,
+    received: u64,
+    pages: usize,
+}
+
+async fn pages(
+    client: &Client,
+    stream: Stream,
+    endpoint: Endpoint,
+    first: &str,
+    decoder: &mut Decoder,
+) -> Result<Option<Reading>> {
+    let mut visited = HashSet::new();
+    let mut next = Some(first.to_owned());
+    let mut received = 0;
+    while let Some(path) = next {
+        let Some(summary) = page(client, endpoint, &path, decoder).await? else {
+            if visited.is_empty() {
+                tracing::warn!(%stream, "source has no such list; the table stays as it is");
+                return Ok(None);
+            }
+            return Err(
+                Error::data("list of the source ends in a page that is not there").with_context("stream", stream)
+            );
+        };
+        received += summary.records.len() as u64;
+        visited.insert(path);
+        next = summary.next.filter(|_| !summary.records.is_empty());
+        if next.as_ref().is_some_and(|next| visited.contains(next)) {
+            return Err(Error::data("list of the source links back to a page that was read")
+                .with_context("stream", stream)
+                .with_context("pages", visited.len()));
+        }
+    }
+    let rows = decoder.finish()?;
+    let mut ids = HashSet::new();
+    let mut proof = Proof::default();
+    // Of a record that moved between pages while they were read the last one is the newest.
+    let mut keep: Vec<bool> = rows.keys().iter().rev().map(|key| ids.insert(key.id)).collect();
+    keep.reverse();
+    let rows = rows.filter(&BooleanArray::from(keep))?;
+    for key in rows.keys() {
+        proof.add(key);
+    }
+    Ok(Some(Reading { rows, proof, received, pages: visited.len() }))
+}
+
+fn whole(stream: Stream, reading: Reading, received: u64) -> Whole {
+    let Reading { rows, proof, .. } = reading;
+    let run = StreamRun {
+        stream: stream.table().to_owned(),
+        promised: proof.distinct,
+        received,
+        distinct: proof.distinct,
+        complete: true,
+        digest: proof.hex(),
+        ..StreamRun::default()
+    };
+    Whole { rows, run }
+}
+
+/// Returns where a small stream's list begins, at the largest page that the API documents.
+const fn list(stream: Stream) -> Option<(Endpoint, &'static str)> {
+    Some(match stream {
+        Stream::Users => (Endpoint::Users, "/v1/users?page=1&pageSize=500"),
+        Stream::Teams => (Endpoint::Teams, "/v1/teams?page=1&pageSize=500"),
+        Stream::Tags => (Endpoint::Tags, "/v1/tags?page=1&pageSize=100"),
+        Stream::Queues => (Endpoint::Queues, "/v1/routing/queues?page=1&pageSize=100"),
+        Stream::Brands => (Endpoint::Brands, "/v1/brands?page=1&pageSize=100"),
+        Stream::Slas => (Endpoint::Slas, "/v1/slas?page=1&pageSize=100"),
+        Stream::Tickets | Stream::Customers => return None,
+    })
+}
+
+async fn page(client: &Client, endpoint: Endpoint, path: &str, decoder: &mut Decoder) -> Result<Option<PageSummary>> {
+    let mut failed = 0;
+    loop {
+        let Some(body) = client.get_optional(endpoint, path).await? else { return Ok(None) };
+        let error = match decoder.push_page(&body) {
+            Ok(summary) => return Ok(Some(summary)),
+            Err(error) if error.kind() == ErrorKind::Data => error,
+            Err(error) => return Err(error),
+        };
+        failed += 1;
+        if !client.back_off(endpoint, failed, error.message()).await {
+            return Err(Error::unavailable("source keeps sending pages that cannot be used")
+                .with_context("endpoint", endpoint)
+                .with_context("attempts", failed)
+                .with_source(error));
+        }
+    }
+}
