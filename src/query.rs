@@ -1,0 +1,29 @@
+//! Queries: SQL files over one version of the lake, with typed parameters, streamed to a sink.
+//!
+//! ```text
+//! queries/*.sql ─▶ library (header, digest) ─▶ parameters (typed, bound) ─▶ session (plan, run) ─▶ sink (table, ids, csv, …)
+//!                                                   ▲                          ▲
+//!                                              -p name=value        lake tables, functions, clock
+//! ```
+//!
+//! A session only reads: a statement that would write, configure or reach a file is refused by its syntax and once
+//! more by its plan. A parameter is a typed literal in the plan and never text in the SQL. Memory is bounded, and
+//! nothing spills: a spill file would be plaintext at rest.
+
+pub mod header;
+pub mod library;
+pub mod parameters;
+
+pub mod functions;
+pub mod session;
+
+pub mod check;
+pub mod sink;
+
+mod fault;
+
+pub use check::Problem;
+pub use library::{BUILTIN, Broken, Library, QueryFile};
+pub use parameters::Arguments;
+pub use session::{Plan, QuerySettings, Rows, Session};
+pub use sink::Format;

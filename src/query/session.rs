@@ -1,0 +1,674 @@
+//! A session: one version of the lake as SQL tables, read only, in bounded memory, at one instant.
+//!
+//! `now()` is the time of the session's clock when it was opened, in every query and default of the session. Nothing
+//! spills to disk: the engine's spill files are plaintext, so a query that needs more memory than allowed fails.
+
+mod statement;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use arrow::temporal_conversions::timestamp_ns_to_datetime;
+use datafusion::catalog::TableProvider;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DFSchema, ParamValues, ScalarValue};
+use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::context::{ExecutionProps, SQLOptions, SessionConfig};
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::physical_plan::execute_stream;
+use futures::StreamExt as _;
+use jiff::Timestamp;
+
+use crate::clock::SharedClock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lake::Lake;
+use crate::lake::manifest::{Manifest, Watermark};
+use crate::model::Stream;
+use crate::query::fault::{Fault, Place, locate};
+use crate::query::functions::{self, Dictionaries};
+use crate::query::header::Parameter;
+use crate::query::library::QueryFile;
+use crate::query::parameters::Arguments;
+
+/// What a session may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuerySettings {
+    /// Memory of all queries of the session together, bytes; default 1 GiB. Sorts, groups and joins that need more fail.
+    pub memory_bytes: usize,
+    /// How many parts of a plan run side by side; default the number of cores. More need more memory.
+    pub partitions: usize,
+    /// Rows per batch; default 8,192, the engine's own. More cost memory, fewer cost time.
+    pub batch_rows: usize,
+}
+
+impl Default for QuerySettings {
+    fn default() -> Self {
+        let partitions = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Self { memory_bytes: 1 << 30, partitions, batch_rows: 8_192 }
+    }
+}
+
+/// Tables, functions and limits that queries run with.
+#[derive(Debug)]
+pub struct Session {
+    state: SessionState,
+    tables: Vec<String>,
+    dictionaries: Dictionaries,
+    watermarks: BTreeMap<Stream, Watermark>,
+    now: Timestamp,
+}
+
+/// A query that was found right: its parameters are bound, its tables exist, the lake is fresh enough.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    logical: LogicalPlan,
+    schema: SchemaRef,
+    path: String,
+    sql: String,
+}
+
+impl Plan {
+    /// Returns the columns of the result.
+    #[must_use]
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Tells whether the result is a ticket list: its first column is `ticket_id`.
+    #[must_use]
+    pub fn is_ticket_list(&self) -> bool {
+        self.schema.fields().first().is_some_and(|field| field.name() == Stream::Tickets.key_column())
+    }
+}
+
+/// The rows of a running query, batch by batch.
+pub struct Rows {
+    stream: SendableRecordBatchStream,
+    path: String,
+}
+
+impl std::fmt::Debug for Rows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rows").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Rows {
+    /// Makes rows of a stream; `path` is what errors call the query.
+    #[must_use]
+    pub fn new(stream: SendableRecordBatchStream, path: impl Into<String>) -> Self {
+        Self { stream, path: path.into() }
+    }
+
+    /// Returns the columns.
+    #[must_use]
+    pub fn schema(&self) -> SchemaRef {
+        self.stream.schema()
+    }
+
+    /// Returns the path of the SQL file, for errors.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Returns the next batch, or none at the end.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Query`] when the query fails, memory included; the kind of the scan's own error when reading fails.
+    pub async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        match self.stream.next().await {
+            None => Ok(None),
+            Some(Ok(batch)) => Ok(Some(batch)),
+            Some(Err(error)) => Err(Fault::from_engine(&error, Place { sql: "", tables: &[] }).into_error(&self.path)),
+        }
+    }
+
+    /// Returns the engine's stream.
+    #[must_use]
+    pub fn into_inner(self) -> SendableRecordBatchStream {
+        self.stream
+    }
+}
+
+impl Session {
+    /// Opens a session on one version of the lake.
+    ///
+    /// # Errors
+    ///
+    /// The lake's own when a table cannot be described.
+    pub fn open(lake: &Lake, manifest: &Arc<Manifest>, settings: &QuerySettings, clock: &SharedClock) -> Result<Self> {
+        let mut tables = Vec::new();
+        for name in Lake::table_names(manifest) {
+            let table = lake.table(manifest, &name)?;
+            tables.push((name, table));
+        }
+        let mut session = Self::with_tables(tables, settings, clock)?;
+        session.watermarks.clone_from(&manifest.watermarks);
+        Ok(session)
+    }
+
+    /// Makes a session on tables that need no lake; `max_age` finds no watermark there and refuses.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] when two tables share a name, [`ErrorKind::Internal`] when the engine cannot be set up.
+    pub fn with_tables(
+        tables: Vec<(String, Arc<dyn TableProvider>)>,
+        settings: &QuerySettings,
+        clock: &SharedClock,
+    ) -> Result<Self> {
+        let broken = |cause: DataFusionError| Error::internal("failed to set up the query engine").with_source(cause);
+        let now = clock.now();
+        let mut state = new_state(settings, now).map_err(broken)?;
+        let dictionaries = functions::register(&mut state)?;
+        let mut names = Vec::with_capacity(tables.len());
+        for (name, table) in tables {
+            let schema = state.schema_for_ref(name.as_str()).map_err(broken)?;
+            schema
+                .register_table(name.clone(), table)
+                .map_err(|cause| Error::config(format!("two tables are called `{name}`")).with_source(cause))?;
+            names.push(name);
+        }
+        names.sort();
+        Ok(Self { state, tables: names, dictionaries, watermarks: BTreeMap::new(), now })
+    }
+
+    /// Says how far the streams are complete, for `max_age`.
+    #[must_use]
+    pub fn with_watermarks(mut self, watermarks: BTreeMap<Stream, Watermark>) -> Self {
+        self.watermarks = watermarks;
+        self
+    }
+
+    /// Returns the names of the tables, sorted.
+    #[must_use]
+    pub fn tables(&self) -> &[String] {
+        &self.tables
+    }
+
+    /// Plans a file with its arguments.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Query`] with file, line and column for SQL that is wrong or that does more than read,
+    /// [`ErrorKind::Stale`] when the lake is older than the file's `max_age`.
+    pub async fn plan(&self, file: &QueryFile, arguments: &Arguments) -> Result<Plan> {
+        let logical = self.plan_read(file, arguments).await.map_err(|fault| fault.into_error(&file.path))?;
+        self.guard_age(file, &logical)?;
+        let schema = Arc::clone(logical.schema().inner());
+        Ok(Plan { logical, schema, path: file.path.clone(), sql: file.sql.clone() })
+    }
+
+    /// Starts a plan and returns its rows.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rows::next`].
+    pub async fn stream(&self, plan: &Plan) -> Result<Rows> {
+        let failed = |error: DataFusionError| {
+            Fault::from_engine(&error, Place { sql: &plan.sql, tables: &self.tables }).into_error(&plan.path)
+        };
+        let physical = self.state.create_physical_plan(&plan.logical).await.map_err(failed)?;
+        let stream = execute_stream(physical, self.state.task_ctx()).map_err(failed)?;
+        Ok(Rows::new(stream, plan.path.clone()))
+    }
+
+    /// Plans a file up to its optimized form with the defaults, and NULL where there is none, without its age guard.
+    pub(super) async fn dry_plan(&self, file: &QueryFile) -> Result<(), Fault> {
+        let arguments =
+            Arguments::nulls(file).map_err(|error| Fault::new(error.to_string()).with_kind(error.kind()))?;
+        let logical = self.plan_read(file, &arguments).await?;
+        self.state.optimize(&logical).map_err(|error| self.fault(file, &error))?;
+        Ok(())
+    }
+
+    async fn plan_read(&self, file: &QueryFile, arguments: &Arguments) -> Result<LogicalPlan, Fault> {
+        let statement = statement::parse(&file.sql).map_err(|error| match error {
+            statement::Refusal::Engine(error) => self.fault(file, &error),
+            statement::Refusal::Fault(fault) => fault,
+        })?;
+        let logical = self.state.statement_to_plan(statement).await.map_err(|error| self.fault(file, &error))?;
+        // The syntax was checked already; this holds even if a new kind of statement slips through it.
+        SQLOptions::new()
+            .with_allow_ddl(false)
+            .with_allow_dml(false)
+            .with_allow_statements(false)
+            .verify_plan(&logical)
+            .map_err(|error| self.fault(file, &error))?;
+        let values = self.bind(file, arguments, &logical)?;
+        let logical = logical.with_param_values(values).map_err(|error| self.fault(file, &error))?;
+        self.dictionaries.load_for(&logical, &self.state).await.map_err(|error| self.fault(file, &error))?;
+        Ok(logical)
+    }
+
+    fn fault(&self, file: &QueryFile, error: &DataFusionError) -> Fault {
+        Fault::from_engine(error, Place { sql: &file.sql, tables: &self.tables })
+    }
+
+    /// Gives every placeholder of the plan its value, and refuses a header that contradicts the SQL.
+    fn bind(&self, file: &QueryFile, arguments: &Arguments, plan: &LogicalPlan) -> Result<ParamValues, Fault> {
+        let used = plan.get_parameter_names().map_err(|error| self.fault(file, &error))?;
+        let used: BTreeSet<&str> = used.iter().map(|name| name.trim_start_matches('$')).collect();
+        for name in &used {
+            if !file.params.iter().any(|parameter| parameter.name == *name) {
+                let fault = Fault::new(format!("parameter `${name}` is not declared"))
+                    .at(locate(&file.sql, &format!("${name}")))
+                    .with_hint(format!("add `-- param {name}: TYPE = DEFAULT` to the header"));
+                return Err(fault.with_nearest(name, file.params.iter().map(|parameter| parameter.name.as_str())));
+            }
+        }
+        let mut values = HashMap::new();
+        for parameter in &file.params {
+            let Parameter { name, line, .. } = parameter;
+            if !used.contains(name.as_str()) {
+                return Err(
+                    Fault::new(format!("parameter `{name}` is declared but `${name}` is not used")).at_line(*line)
+                );
+            }
+            let value = match (arguments.get(name), &parameter.default) {
+                (Some(value), _) => value.clone(),
+                (None, Some(default)) => self.evaluate(parameter, default)?,
+                (None, None) => {
+                    let fault = Fault::new(format!("parameter `{name}` ({}) has no value", parameter.kind));
+                    return Err(fault.with_kind(ErrorKind::Config).with_hint(format!("add -p {name}=VALUE")));
+                }
+            };
+            values.insert(name.clone(), value);
+        }
+        Ok(ParamValues::from(values))
+    }
+
+    /// Computes a default: constants, operators and functions, with `now()` at the session's time.
+    fn evaluate(&self, parameter: &Parameter, default: &str) -> Result<ScalarValue, Fault> {
+        let Parameter { name, kind, line, .. } = parameter;
+        let wrong = |error: DataFusionError| {
+            let fault = Fault::from_engine(&error, Place { sql: "", tables: &[] });
+            Fault::new(format!("the default of parameter `{name}` is wrong: {}", fault.message)).at_line(*line)
+        };
+        let schema = DFSchema::empty();
+        let expression = self.state.create_logical_expr(default, &schema).map_err(wrong)?;
+        let context = SimplifyContext::builder()
+            .with_schema(Arc::new(schema.clone()))
+            .with_config_options(Arc::clone(self.state.config_options()))
+            .with_query_execution_start_time(self.state.execution_props().query_execution_start_time)
+            .build();
+        let simplifier = ExprSimplifier::new(context);
+        let expression = simplifier.coerce(expression, &schema).map_err(wrong)?;
+        match simplifier.simplify(expression).map_err(wrong)? {
+            Expr::Literal(value, _) => value.cast_to(&kind.arrow_type()).map_err(|_| {
+                Fault::new(format!("the default of parameter `{name}` is not of type {kind}")).at_line(*line)
+            }),
+            _ => Err(Fault::new(format!("the default of parameter `{name}` is not a constant")).at_line(*line)),
+        }
+    }
+
+    /// Refuses a lake that is older than the file allows.
+    fn guard_age(&self, file: &QueryFile, plan: &LogicalPlan) -> Result<()> {
+        let Some(max_age) = file.max_age else { return Ok(()) };
+        let limit_ms = i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX);
+        let now_ms = self.now.as_millisecond();
+        for stream in read_streams(plan).map_err(|error| self.fault(file, &error).into_error(&file.path))? {
+            let complete_ms = self.watermarks.get(&stream).and_then(|watermark| watermark.complete_through_ms);
+            let message = match complete_ms {
+                Some(complete_ms) if now_ms.saturating_sub(complete_ms) <= limit_ms => continue,
+                Some(complete_ms) => format!(
+                    "{stream} are complete only up to {} ago, but {} allows {}",
+                    words(now_ms.saturating_sub(complete_ms)),
+                    file.name,
+                    words(limit_ms)
+                ),
+                None => format!(
+                    "{stream} have not been extracted completely yet, but {} allows an age of {}",
+                    file.name,
+                    words(limit_ms)
+                ),
+            };
+            return Err(Error::new(ErrorKind::Stale, message).with_hint("run `counterfoil extract` first"));
+        }
+        Ok(())
+    }
+}
+
+/// Finds the incremental streams that a plan reads; tickets when it reads none, since every run moves them.
+fn read_streams(plan: &LogicalPlan) -> Result<BTreeSet<Stream>, DataFusionError> {
+    let mut streams = BTreeSet::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            match scan.table_name.table() {
+                "tickets" | "ticket_versions" => streams.insert(Stream::Tickets),
+                "customers" => streams.insert(Stream::Customers),
+                _ => false,
+            };
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    if streams.is_empty() {
+        streams.insert(Stream::Tickets);
+    }
+    Ok(streams)
+}
+
+/// Writes a length of time in its two largest units, as in `1d 2h`.
+fn words(milliseconds: i64) -> String {
+    let mut seconds = milliseconds / 1_000;
+    let mut parts = Vec::new();
+    for (unit, length) in [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)] {
+        if seconds >= length && parts.len() < 2 {
+            parts.push(format!("{}{unit}", seconds / length));
+        }
+        seconds %= length;
+    }
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
+}
+
+fn new_state(settings: &QuerySettings, now: Timestamp) -> Result<SessionState, DataFusionError> {
+    let mut config = SessionConfig::new()
+        .with_information_schema(true)
+        .with_target_partitions(settings.partitions.max(1))
+        .with_batch_size(settings.batch_rows.max(1));
+    let options = config.options_mut();
+    // Positions for errors; `now()` in UTC as the columns are; text columns of casts as the lake's own.
+    options.sql_parser.collect_spans = true;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.execution.time_zone = Some("UTC".to_owned());
+    let tracked = NonZeroUsize::MIN.saturating_add(2);
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(TrackConsumersPool::new(GreedyMemoryPool::new(settings.memory_bytes), tracked)))
+        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+        .build_arc()?;
+    let nanoseconds = i64::try_from(now.as_nanosecond()).unwrap_or(i64::MAX);
+    let mut properties = ExecutionProps::new();
+    properties.query_execution_start_time = timestamp_ns_to_datetime(nanoseconds).map(|time| time.and_utc());
+    Ok(SessionStateBuilder::new()
+        .with_default_features()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_execution_props(properties)
+        .build())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::time::Duration;
+
+    use arrow::array::{Array, AsArray};
+    use datafusion::datasource::MemTable;
+
+    use super::*;
+    use crate::clock::{Clock as _, ManualClock};
+    use crate::query::sink::{self, Format, Layout};
+
+    const NOW: &str = "2026-03-02T12:00:00Z";
+
+    fn table(name: &str, columns: &[(&str, arrow::array::ArrayRef)]) -> (String, Arc<dyn TableProvider>) {
+        let batch = RecordBatch::try_from_iter(columns.iter().map(|(name, array)| (*name, Arc::clone(array)))).unwrap();
+        (name.to_owned(), Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]]).unwrap()))
+    }
+
+    fn texts(values: &[Option<&str>]) -> arrow::array::ArrayRef {
+        Arc::new(values.iter().collect::<arrow::array::StringArray>())
+    }
+
+    pub(in crate::query) fn tickets() -> (String, Arc<dyn TableProvider>) {
+        let at = arrow::array::TimestampMillisecondArray::from(vec![1_772_000_000_000, 1_772_100_000_000, 0]);
+        table(
+            "tickets",
+            &[
+                ("ticket_id", texts(&[Some("t1"), Some("t2"), Some("t3")])),
+                ("status", texts(&[Some("open"), Some("done"), None])),
+                ("user_id", texts(&[Some("u1"), Some("u8"), None])),
+                ("reopen_count", Arc::new(arrow::array::Int64Array::from(vec![3, 0, 1]))),
+                ("updated_at", Arc::new(at.clone().with_timezone("UTC"))),
+                ("offset_at", Arc::new(at.with_timezone("+00:00"))),
+                ("view", Arc::new(arrow::array::StringViewArray::from(vec![Some("u1"), None, Some("u2")]))),
+                (
+                    "coded",
+                    Arc::new(
+                        [Some("u1"), None, Some("u1")]
+                            .into_iter()
+                            .collect::<arrow::array::DictionaryArray<arrow::datatypes::Int32Type>>(),
+                    ),
+                ),
+            ],
+        )
+    }
+
+    fn session(settings: &QuerySettings) -> (Session, Arc<ManualClock>) {
+        let clock = Arc::new(ManualClock::new(NOW.parse().unwrap()));
+        let users =
+            table("users", &[("user_id", texts(&[Some("u1"), Some("u2")])), ("name", texts(&[Some("Ada"), None]))]);
+        let tags = table("tags", &[("tag_id", texts(&[Some("g1")])), ("name", texts(&[Some("refund")]))]);
+        let shared: SharedClock = Arc::<ManualClock>::clone(&clock);
+        (Session::with_tables(vec![tickets(), users, tags], settings, &shared).unwrap(), clock)
+    }
+
+    async fn run_with(sql: &str, given: &[(&str, &str)], settings: &QuerySettings) -> Result<String> {
+        let (session, _) = session(settings);
+        let file = QueryFile::parse("q.sql", sql)?;
+        let given: Vec<_> = given.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        let plan = session.plan(&file, &Arguments::parse(&file, &given)?).await?;
+        let mut out = Vec::new();
+        sink::write(session.stream(&plan).await?, Format::Csv, &Layout::default(), &mut out).await?;
+        let text = String::from_utf8(out).unwrap();
+        Ok(text.split_once('\n').unwrap().1.to_owned())
+    }
+
+    async fn run(sql: &str, given: &[(&str, &str)]) -> Result<String> {
+        run_with(sql, given, &QuerySettings { partitions: 2, ..QuerySettings::default() }).await
+    }
+
+    #[tokio::test]
+    async fn parameters_are_values_and_never_sql() {
+        let sql = "-- param status: text\nSELECT ticket_id FROM tickets WHERE status = $status";
+        assert_eq!(run(sql, &[("status", "open")]).await.unwrap(), "t1\n");
+        for text in ["open' OR '1'='1", "$status", "x'; DROP TABLE tickets; --", "status", "NULL"] {
+            assert_eq!(run(sql, &[("status", text)]).await.unwrap(), "", "{text}");
+        }
+        let echo = "-- param x: text\nSELECT $x AS x";
+        assert_eq!(run(echo, &[("x", "a' || 'b")]).await.unwrap(), "a' || 'b\n");
+    }
+
+    #[tokio::test]
+    async fn every_type_of_parameter_works_in_a_query() {
+        let at = "-- param at: timestamp = now() - interval '7 days'\nSELECT ticket_id FROM tickets WHERE updated_at >= $at ORDER BY 1";
+        assert_eq!(run(at, &[]).await.unwrap(), "t1\nt2\n");
+        assert_eq!(run(at, &[("at", "2026-02-26T00:00:00Z")]).await.unwrap(), "t2\n");
+        for (sql, expected) in [
+            ("-- param at: timestamp = now()\nSELECT count(*) FROM tickets WHERE offset_at < $at", "3\n"),
+            ("-- param id: text = 'u1'\nSELECT ticket_id FROM tickets WHERE view = $id", "t1\n"),
+            ("-- param id: text = 'u1'\nSELECT ticket_id FROM tickets WHERE coded = $id ORDER BY 1", "t1\nt3\n"),
+            (
+                "-- param id: text = 'u1'\nSELECT user_name(view), user_name(coded), sample_key(1, coded) = sample_key(1, $id) FROM tickets LIMIT 1",
+                "Ada,Ada,true\n",
+            ),
+            ("-- param d: date = current_date()\nSELECT $d", "2026-03-02\n"),
+            (
+                "-- param i: interval = interval '7 days'\nSELECT count(*) FROM tickets WHERE updated_at > now() - $i",
+                "2\n",
+            ),
+            ("-- param l: text[] = ['open', 'x']\nSELECT ticket_id FROM tickets WHERE array_has($l, status)", "t1\n"),
+            ("-- param l: int[] = [3]\nSELECT ticket_id FROM tickets WHERE array_has($l, reopen_count)", "t1\n"),
+            ("-- param n: int = 1\nSELECT ticket_id FROM tickets ORDER BY reopen_count LIMIT $n", "t2\n"),
+            (
+                "-- param b: bool = true\n-- param x: double = 1\nSELECT ticket_id FROM tickets WHERE (reopen_count > $x) = $b",
+                "t1\n",
+            ),
+        ] {
+            assert_eq!(run(sql, &[]).await.unwrap(), expected, "{sql}");
+        }
+    }
+
+    #[tokio::test]
+    async fn now_is_the_sessions_clock_in_queries_and_defaults() {
+        let sql = "-- param at: timestamp = now()\nSELECT now() AS a, $at AS b, current_date() AS c";
+        let expected = "2026-03-02T12:00:00.000Z,2026-03-02T12:00:00.000Z,2026-03-02\n";
+        assert_eq!(run(sql, &[]).await.unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn statements_that_do_more_than_read_are_refused_by_name() {
+        for (sql, name) in [
+            ("CREATE EXTERNAL TABLE x STORED AS PARQUET LOCATION '/tmp/x'", "CREATE EXTERNAL TABLE"),
+            ("COPY tickets TO '/tmp/x.parquet'", "COPY"),
+            ("COPY (SELECT 1) TO '/tmp/x.csv'", "COPY"),
+            ("SET datafusion.execution.batch_size = 1", "SET"),
+            ("INSERT INTO tickets VALUES ('x')", "INSERT INTO"),
+            ("WITH x AS (SELECT 1) INSERT INTO tickets SELECT * FROM x", "INSERT INTO"),
+            ("DELETE FROM tickets", "DELETE FROM"),
+            ("UPDATE tickets SET status = 'x'", "UPDATE"),
+            ("DROP TABLE tickets", "DROP TABLE"),
+            ("CREATE TABLE x AS SELECT 1", "CREATE TABLE"),
+            ("CREATE VIEW x AS SELECT 1", "CREATE VIEW"),
+            ("SELECT 1 AS a INTO x", "SELECT INTO"),
+            ("EXPLAIN DELETE FROM tickets", "DELETE FROM"),
+            ("EXPLAIN ANALYZE INSERT INTO tickets VALUES ('x')", "INSERT INTO"),
+            ("SELECT 1; DROP TABLE tickets", "DROP TABLE"),
+            ("TRUNCATE TABLE tickets", "TRUNCATE"),
+            ("PREPARE p AS SELECT 1", "PREPARE"),
+            ("BEGIN", "BEGIN"),
+            ("RESET datafusion.execution.batch_size", "RESET"),
+        ] {
+            let error = run(sql, &[]).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Query, "{sql}: {error:?}");
+            assert!(error.message().contains(&format!("the statement {name}")), "{sql}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn reading_statements_run() {
+        for sql in [
+            "SELECT 1",
+            "WITH x AS (SELECT 1 AS a) SELECT a FROM x;",
+            "EXPLAIN SELECT ticket_id FROM tickets",
+            "DESCRIBE tickets",
+            "SHOW COLUMNS FROM tickets",
+            "SHOW TABLES",
+        ] {
+            let rows = run(sql, &[]).await;
+            assert!(rows.as_ref().is_ok_and(|rows| !rows.is_empty()), "{sql}: {rows:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn files_are_no_tables_and_two_statements_are_refused() {
+        for (sql, message) in [
+            ("SELECT * FROM '/etc/passwd'", "no table"),
+            ("SELECT * FROM 'https://example.com/a.parquet'", "no table"),
+            ("SELECT * FROM read_csv('/etc/passwd')", "read_csv"),
+            ("SELECT 1; SELECT 2", "2 statements"),
+            ("", "no statement"),
+        ] {
+            let error = run(sql, &[]).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Query, "{sql}");
+            assert!(error.message().contains(message), "{sql}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn more_memory_than_allowed_is_refused_without_a_spill() {
+        let settings = QuerySettings { memory_bytes: 1 << 20, partitions: 1, ..QuerySettings::default() };
+        for sql in [
+            "SELECT value, sample_key('s', CAST(value AS varchar)) AS k FROM generate_series(1, 300000) ORDER BY k",
+            "SELECT CAST(value AS varchar) AS v, count(*) FROM generate_series(1, 300000) GROUP BY v",
+        ] {
+            let error = run_with(sql, &[], &settings).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Query);
+            assert!(error.message().contains("needs more memory than query.memory"), "{error:?}");
+            assert!(error.hint().unwrap().contains("raise query.memory"));
+        }
+        let streamed = "SELECT max(value) FROM generate_series(1, 300000)";
+        assert_eq!(run_with(streamed, &[], &settings).await.unwrap(), "300000\n");
+    }
+
+    #[tokio::test]
+    async fn names_come_from_the_tables_and_are_null_where_unknown() {
+        for (sql, expected) in [
+            ("SELECT user_name(user_id) FROM tickets ORDER BY ticket_id", "Ada\n\"\"\n\"\"\n"),
+            ("SELECT user_name('u1'), user_name('u2'), user_name(NULL)", "Ada,,\n"),
+            ("SELECT team_name('x') AS t, queue_name('x'), brand_name('x')", ",,\n"),
+            ("SELECT tag_names(['g1', 'g9', NULL]) AS t", "\"[\"\"refund\"\",null,null]\"\n"),
+            ("SELECT tag_names([]) AS t, tag_names(NULL) AS u", "[],\n"),
+            ("SELECT ticket_id FROM tickets WHERE user_name(user_id) = 'Ada'", "t1\n"),
+            (
+                "SELECT ticket_id FROM tickets WHERE user_id IN (SELECT user_id FROM users WHERE user_name(user_id) = 'Ada')",
+                "t1\n",
+            ),
+        ] {
+            assert_eq!(run(sql, &[]).await.unwrap(), expected, "{sql}");
+        }
+    }
+
+    #[tokio::test]
+    async fn sample_key_takes_integers_and_texts_as_the_same_seed() {
+        let sql = "SELECT sample_key(7, ticket_id) = sample_key('7', ticket_id), sample_key(NULL, ticket_id), sample_key(7, NULL)
+            FROM tickets LIMIT 1";
+        assert_eq!(run(sql, &[]).await.unwrap(), "true,,\n");
+        let bound = "-- param seed: int = 7\nSELECT count(*) FROM tickets WHERE sample_key($seed, ticket_id) = sample_key('7', ticket_id)";
+        assert_eq!(run(bound, &[]).await.unwrap(), "3\n");
+        let error = run("SELECT sample_key(0.5, ticket_id) FROM tickets", &[]).await.unwrap_err();
+        assert!(error.message().contains("sample_key takes an integer or a text as seed"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn max_age_refuses_an_older_lake_and_says_how_old() {
+        let (session, clock) = session(&QuerySettings::default());
+        let now_ms = clock.now().as_millisecond();
+        let with = |session: Session, stream: Stream, minutes_ago: i64| {
+            let mut watermarks = session.watermarks.clone();
+            let complete_through_ms = Some(now_ms - minutes_ago * 60_000);
+            watermarks.insert(stream, Watermark { complete_through_ms, ..Watermark::default() });
+            session.with_watermarks(watermarks)
+        };
+        let file = QueryFile::parse("q.sql", "-- max_age: 2h\nSELECT ticket_id FROM tickets").unwrap();
+        assert_eq!(file.max_age, Some(Duration::from_hours(2)));
+        let error = session.plan(&file, &Arguments::default()).await.unwrap_err();
+        assert_eq!((error.kind(), error.hint()), (ErrorKind::Stale, Some("run `counterfoil extract` first")));
+
+        let session = with(session, Stream::Tickets, 120);
+        assert!(session.plan(&file, &Arguments::default()).await.is_ok());
+        let session = with(session, Stream::Tickets, 27 * 60 + 5);
+        let error = session.plan(&file, &Arguments::default()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Stale);
+        assert_eq!(error.message(), "tickets are complete only up to 1d 3h ago, but q allows 2h");
+        let unguarded = QueryFile::inline("SELECT ticket_id FROM tickets").unwrap();
+        assert!(session.plan(&unguarded, &Arguments::default()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn planning_can_move_between_threads() {
+        let (session, _) = session(&QuerySettings::default());
+        let planned = tokio::spawn(async move {
+            let file = QueryFile::inline("SELECT user_name(user_id) AS agent FROM tickets").unwrap();
+            session.plan(&file, &Arguments::default()).await.map(|plan| plan.schema().fields().len())
+        });
+        assert_eq!(planned.await.unwrap().unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn result_tells_whether_it_is_a_ticket_list() {
+        let (session, _) = session(&QuerySettings::default());
+        for (sql, is_list) in
+            [("SELECT ticket_id, status FROM tickets", true), ("SELECT status, ticket_id FROM tickets", false)]
+        {
+            let plan = session.plan(&QueryFile::inline(sql).unwrap(), &Arguments::default()).await.unwrap();
+            assert_eq!(plan.is_ticket_list(), is_list);
+        }
+        let file = QueryFile::inline("SELECT ticket_id FROM tickets").unwrap();
+        let plan = session.plan(&file, &Arguments::default()).await.unwrap();
+        let mut rows = session.stream(&plan).await.unwrap();
+        let batch = rows.next().await.unwrap().unwrap();
+        assert_eq!(batch.column(0).as_string::<i32>().len(), 3);
+    }
+}
