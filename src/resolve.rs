@@ -1,0 +1,234 @@
+//! Ticket ids become live details: one line of JSON per ticket, in the order asked, stored nowhere.
+//!
+//! ```text
+//! ids ─▶ fetch (batches, window of tickets side by side) ─▶ detail (one line) ─▶ standard output
+//! ```
+//!
+//! Nothing of a detail is kept: there is no cache, no temporary file and no access to the lake's writer, at most one window of
+//! tickets is in memory, and what is logged or said in an error is ids and counts.
+//!
+//! # The line, version 1
+//!
+//! ```json
+//! {"version":1,"ticket_id":"58228e05d4e96711004eccb7","resolved_at":"2026-11-22T10:00:00.000Z",
+//!  "conversation":{},"customer":{},"messages":[{}],"notes":[{}],
+//!  "attachments":[{"id":"…","message_id":"…","name":"a.jpg","content_type":"image/jpeg","content_length":98153,"redacted":false}],
+//!  "tags":[{"id":"…","name":"vip"}],
+//!  "attributes":{"tierStr":{"type":"string","displayName":"Tier"}},
+//!  "errors":[{"part":"notes","kind":"forbidden","message":"the credential may not read it"}]}
+//! ```
+//!
+//! * `conversation`, `customer`, `messages` and `notes` are the source's resource objects, unchanged.
+//! * `attachments` are named and measured, without the signed link: it expires, and it opens the file to anyone who has it.
+//! * `tags` has the names of the conversation's tag ids, null where the list of tags has none; `attributes` the
+//!   definitions of the custom attributes that the conversation has, as far as they are defined.
+//! * `errors` names each part that is missing, wholly (the part is null) or from some page on (it has what came before).
+//!   `kind` is `gone`, `forbidden`, `unavailable`, `refused` or `unreadable`. A ticket that does not exist has one error, of the
+//!   part `conversation`, and nulls.
+//! * A part that was not asked for has no key. Later versions may add keys; a key that changes its meaning raises `version`.
+//!
+//! A part that fails does not hide the others, so one role that is missing does not make tickets unreadable; a
+//! credential that may not read conversations at all, or a source that never answers, ends the run before its first line.
+
+mod detail;
+mod fetch;
+mod ids;
+mod page;
+mod parts;
+mod price;
+mod source;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream;
+
+pub use self::detail::{Detail, Failure, PartError, Tag, VERSION};
+use self::fetch::{End, Session};
+pub use self::ids::Ids;
+pub use self::page::{Attachment, Page, References, Resource};
+pub use self::parts::{Part, Parts};
+pub use self::price::{Price, estimate};
+pub use self::source::Source;
+use crate::clock::SharedClock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::ObjectId;
+
+/// What to ask for, and how much at a time.
+#[derive(Debug, Clone)]
+pub struct ResolveSettings {
+    /// The parts; every part by default.
+    pub parts: Parts,
+    /// Tickets under way at once, 16 by default: more hides more latency and holds more tickets in memory.
+    pub concurrency: usize,
+    /// Requests after which the run stops; none by default. A request that the client repeats counts each time, but a
+    /// repetition that is already under way when the number is reached is not called back.
+    pub max_requests: Option<u64>,
+}
+
+impl Default for ResolveSettings {
+    fn default() -> Self {
+        Self { parts: Parts::ALL, concurrency: 16, max_requests: None }
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Tickets that were asked for.
+    pub tickets: u64,
+    /// Lines that were written.
+    pub written: u64,
+    /// Tickets whose parts were all received.
+    pub complete: u64,
+    /// Tickets that do not exist.
+    pub missing: u64,
+    /// The first ticket that does not exist.
+    pub first_missing: Option<ObjectId>,
+    /// The first ticket of which a part is missing.
+    pub first_incomplete: Option<ObjectId>,
+    /// Requests sent, repeated ones included.
+    pub requests: u64,
+    /// Failed parts by part and kind.
+    pub failures: BTreeMap<(Part, &'static str), u64>,
+    /// Whether `max_requests` ended the run.
+    pub limited: bool,
+    /// Whether the reader of the lines left before the last one; that is its right and no error.
+    pub reader_left: bool,
+}
+
+impl Outcome {
+    /// Tells whether every ticket was delivered whole, as far as the reader wanted them.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.complete == self.written && (self.written == self.tickets || self.reader_left)
+    }
+
+    /// Returns the one error that says what is missing, or `None` when nothing is.
+    #[must_use]
+    pub fn error(&self) -> Option<Error> {
+        if self.is_complete() {
+            return None;
+        }
+        let incomplete = |message: &str| Error::new(ErrorKind::Incomplete, message);
+        if self.limited {
+            return Some(
+                incomplete("permitted number of requests is used up")
+                    .with_context("requests", self.requests)
+                    .with_context("tickets resolved", self.written)
+                    .with_context("tickets left", self.tickets - self.written)
+                    .with_hint("raise --max-requests, or resolve the tickets that are left on their own"),
+            );
+        }
+        if let Some(first) = self.first_missing {
+            return Some(
+                incomplete("some tickets do not exist at the source")
+                    .with_context("missing", self.missing)
+                    .with_context("of", self.tickets)
+                    .with_context("first", first)
+                    .with_hint(
+                        "their lines have an error of kind `gone`; the ids may be of another organisation, or deleted",
+                    ),
+            );
+        }
+        let mut error = incomplete("some parts of tickets could not be read")
+            .with_context("tickets", self.written - self.complete)
+            .with_context("of", self.tickets);
+        if let Some(first) = self.first_incomplete {
+            error = error.with_context("first", first);
+        }
+        for ((part, kind), count) in &self.failures {
+            error = error.with_context(part.name(), format_args!("{count} {kind}"));
+        }
+        Some(error.with_hint("each line's `errors` says which; `--only` leaves parts out"))
+    }
+
+    fn add(&mut self, detail: &Detail, parts: Parts) {
+        self.written += 1;
+        if detail.errors.is_empty() {
+            self.complete += 1;
+            return;
+        }
+        self.first_incomplete.get_or_insert(detail.ticket_id);
+        if detail.is_missing(parts) {
+            self.missing += 1;
+            self.first_missing.get_or_insert(detail.ticket_id);
+        }
+        for error in &detail.errors {
+            *self.failures.entry((error.part, error.failure.kind())).or_default() += 1;
+        }
+    }
+}
+
+/// Resolves tickets and writes a line for each, in the order of `ids`, as soon as it and all before it are received.
+///
+/// Every line is written whole and flushed. A reader that closes the pipe ends the run without an error.
+///
+/// # Errors
+///
+/// The source's own error when the credential is refused ([`Denied`](ErrorKind::Denied)) or the source cannot be reached
+/// ([`Unavailable`](ErrorKind::Unavailable)) for everything; [`Unavailable`](ErrorKind::Unavailable) when a line cannot be written.
+/// What is missing of single tickets is no error here: see [`Outcome::error`].
+pub async fn run(
+    source: &impl Source,
+    ids: &[ObjectId],
+    settings: &ResolveSettings,
+    clock: &SharedClock,
+    out: &mut (impl io::Write + Send),
+) -> Result<Outcome> {
+    let session = Session::new(source, settings.parts, settings.max_requests);
+    let mut outcome = Outcome { tickets: ids.len() as u64, ..Outcome::default() };
+    let mut batch = Arc::new(session.batch(&[]));
+    let mut batch_end = 0;
+    let tickets = (0..ids.len()).map(|position| {
+        if position == batch_end {
+            batch_end = ids.len().min(position + session.batch_size());
+            batch = Arc::new(session.batch(&ids[position..batch_end]));
+        }
+        session.ticket(ids[position], Arc::clone(&batch), position == 0)
+    });
+    let mut details = stream::iter(tickets).buffered(settings.concurrency.max(1));
+    let mut line = String::new();
+    while let Some(detail) = details.next().await {
+        match session.take_end(&detail) {
+            Some(End::Failed(error)) => return Err(error),
+            Some(End::MaxRequests) => {
+                outcome.limited = true;
+                break;
+            }
+            None => {}
+        }
+        for error in &detail.errors {
+            tracing::debug!(ticket = %detail.ticket_id, part = %error.part, kind = error.failure.kind(), "part is missing");
+        }
+        line.clear();
+        detail.write_line(settings.parts, clock.now(), &mut line);
+        match out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
+            Ok(()) => outcome.add(&detail, settings.parts),
+            Err(source) if source.kind() == io::ErrorKind::BrokenPipe => {
+                outcome.reader_left = true;
+                break;
+            }
+            Err(source) => {
+                return Err(Error::unavailable("failed to write a ticket's line")
+                    .with_context("ticket", detail.ticket_id)
+                    .with_source(source));
+            }
+        }
+    }
+    drop(details);
+    outcome.requests = session.requests();
+    tracing::debug!(
+        tickets = outcome.tickets,
+        written = outcome.written,
+        complete = outcome.complete,
+        requests = outcome.requests,
+        "resolved"
+    );
+    Ok(outcome)
+}
+
+#[cfg(test)]
+mod tests;
