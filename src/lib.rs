@@ -1,5 +1,6 @@
 //! Counterfoil keeps the *counterfoil* of every support ticket: its metadata, redacted, encrypted, queryable.
 
+pub mod sandbox;
 pub mod resolve;
 pub mod query;
 pub mod extract;

@@ -1,0 +1,499 @@
+//! What each route answers.
+
+use serde_json::json;
+
+use super::access::Caller;
+use super::bucket::Signer;
+use super::criteria::{Context, Search, instant_of};
+use super::ids::Kind;
+use super::json::Json;
+use super::lists::{self, Meta, Page, Query};
+use super::organisation::{Organisation, View};
+use super::refusal::Refusal;
+use super::routes::Route;
+use super::server::Server;
+use super::staff::{self, Record};
+use super::thread::{self, Attachment};
+use super::ticket::Ticket;
+use super::{customer, search};
+use crate::model::ObjectId;
+
+/// The largest page of most lists, of search, and of users and teams.
+const MOST: u64 = 100;
+const MOST_OF_SEARCH: u64 = 500;
+const MOST_OF_STAFF: u64 = 500;
+
+/// Status and body.
+pub(super) type Answer = Result<(u16, Vec<u8>), Refusal>;
+
+/// A request whose credentials are good.
+pub(super) struct Question<'a> {
+    pub(super) server: &'a Server,
+    pub(super) path: &'a str,
+    pub(super) query: Query,
+    /// The values in the path.
+    pub(super) values: Vec<&'a str>,
+    pub(super) body: &'a [u8],
+    /// The request's number, from 0.
+    pub(super) number: u64,
+    pub(super) now_ms: i64,
+    pub(super) caller: Caller,
+    /// Answer a search as one that timed out.
+    pub(super) timed_out: bool,
+}
+
+/// Answers a request.
+pub(super) fn answer(question: &Question<'_>, route: Route) -> Answer {
+    let org = question.org();
+    let staff = &org.staff;
+    match route {
+        Route::Login => question.login(),
+        Route::CurrentToken => Ok(question.current_token()),
+        Route::CurrentUser => Ok(single(&staff.users[question.caller.user() as usize].json)),
+        Route::CurrentOrg => Ok(question.current_org()),
+        Route::Search => question.search(false),
+        Route::ArchiveSearch => question.search(true),
+        Route::Conversations => question.conversations(),
+        Route::Conversation => question.conversation(),
+        Route::ConversationMessages => question.messages(),
+        Route::ConversationNotes => question.notes(),
+        Route::ConversationAttachments => question.conversation_attachments(),
+        Route::CustomerConversations => question.customer_conversations(),
+        Route::CustomerMessages => question.customer_messages(),
+        Route::Customers => question.customers(),
+        Route::Customer => question.customer(),
+        Route::Message => question.message(),
+        Route::Note => question.note(),
+        Route::MessageAttachment => question.message_attachment(),
+        Route::Attachments => question.attachments(),
+        Route::Users => question.users(),
+        Route::Teams => question.records(&staff.teams, MOST_OF_STAFF),
+        Route::Tags => question.records(&staff.tags, MOST),
+        Route::Queues => question.records(&staff.queues, MOST),
+        Route::Brands => question.records(&staff.brands, MOST),
+        Route::Slas => question.slas(),
+        Route::User => question.record(&staff.users),
+        Route::Team => question.record(&staff.teams),
+        Route::Tag => question.record(&staff.tags),
+        Route::Queue => question.record(&staff.queues),
+        Route::DefaultBrand => Ok(single(&staff.brands[0].json)),
+        Route::Brand => question.record(&staff.brands),
+        Route::Sla => question.record(&staff.slas),
+        Route::Metadata => {
+            let definitions = staff::definitions(&org.namer, question.values[0], org.start);
+            let definitions = definitions.ok_or_else(Refusal::not_found)?;
+            Ok((200, json!({"data": definitions}).to_string().into_bytes()))
+        }
+    }
+}
+
+fn single(object: &[u8]) -> (u16, Vec<u8>) {
+    let mut json = Json::with_capacity(object.len() + 16);
+    json.open().bare_key("data").item_raw(object).end_object();
+    (200, json.into_bytes())
+}
+
+fn closed(mut json: Json) -> (u16, Vec<u8>) {
+    json.end_list().end_object();
+    (200, json.into_bytes())
+}
+
+impl<'a> Question<'a> {
+    fn org(&self) -> &'a Organisation {
+        &self.server.organisation
+    }
+
+    fn signer(&self) -> &'a Signer {
+        &self.server.signer
+    }
+
+    fn page(&self, most: u64) -> Result<Page, Refusal> {
+        Page::parse(&self.query, most, self.server.settings.oversize)
+    }
+
+    /// Opens a list; a record takes some 3 KB.
+    fn list(&self, meta: Meta, page: Page, total: u64) -> Json {
+        let mut json = Json::with_capacity(3_200 * page.size.min(total) as usize + 512);
+        lists::open(&mut json, meta, self.path, &self.query, page, total);
+        json
+    }
+
+    /// Reads the id, or the ids with commas between them, in the path.
+    fn ids(&self, several: bool) -> Result<Vec<ObjectId>, Refusal> {
+        let value = self.values[0].replace("%2C", ",").replace("%2c", ",");
+        // Look-ups such as `externalId=…` are not served: nothing has that external id.
+        if value.contains('=') || value.contains("%3D") || value.contains("%3d") {
+            return Err(Refusal::not_found());
+        }
+        let parts: Vec<&str> = value.split(',').collect();
+        if parts.len() > 1 && !several {
+            return Err(Refusal::not_found());
+        }
+        let most = self.server.settings.largest_id_list;
+        if parts.len() > most {
+            return Err(Refusal::bad_request(format!("At most {most} ids.")).about("id"));
+        }
+        parts
+            .into_iter()
+            .map(|id| {
+                ObjectId::from_hex(id.as_bytes()).ok_or_else(|| Refusal::bad_request("Not a valid id.").about("id"))
+            })
+            .collect()
+    }
+
+    /// Answers with one object, or with a list when several ids were asked; missing ones of several are left out.
+    fn objects(asked: usize, found: &[Vec<u8>]) -> Answer {
+        match found {
+            [] => Err(Refusal::not_found()),
+            [one] if asked == 1 => Ok(single(one)),
+            several => {
+                let mut json = Json::with_capacity(several.iter().map(Vec::len).sum::<usize>() + 64);
+                json.open().list("data");
+                for object in several {
+                    json.item_raw(object);
+                }
+                Ok(closed(json))
+            }
+        }
+    }
+
+    fn login(&self) -> Answer {
+        let org = self.org();
+        let token = self.server.access.login(&org.namer, self.body, self.now_ms)?;
+        let mut json = self.token(Caller::Person, Some(&token));
+        json.end_object();
+        Ok((201, json.into_bytes()))
+    }
+
+    fn current_token(&self) -> (u16, Vec<u8>) {
+        let mut json = self.token(self.caller, None);
+        json.end_object();
+        (200, json.into_bytes())
+    }
+
+    fn token(&self, caller: Caller, token: Option<&str>) -> Json {
+        let namer = &self.org().namer;
+        let id = namer.id(Kind::Token, 1 + u64::from(caller == Caller::Person), self.org().start);
+        let name = if caller == Caller::Person { "login" } else { "sandbox" };
+        let mut json = Json::default();
+        json.open().object("data").text("type", "token").id("id", id).object("attributes").text("name", name);
+        if let Some(token) = token {
+            json.text("token", token).text("lastTokenChars", &token[token.len() - 4..]);
+        }
+        json.list("roles").item_text("org").item_text("org.user").end_list().time("createdAt", self.org().start);
+        json.time("updatedAt", self.org().start).end_object().object("relationships");
+        json.relation("org", "org", "/v1/orgs/", namer.org());
+        json.relation("user", "user", "/v1/users/", namer.user(caller.user())).end_object();
+        json.object("links").text("self", "/v1/auth/tokens/current").end_object().end_object();
+        json
+    }
+
+    fn current_org(&self) -> (u16, Vec<u8>) {
+        let namer = &self.org().namer;
+        let mut json = Json::default();
+        json.open()
+            .object("data")
+            .text("type", "org")
+            .id("id", namer.org())
+            .object("attributes")
+            .text("name", "sandbox");
+        json.time("createdAt", namer.founded).end_object().object("links").link("self", "/v1/orgs/", namer.org(), "");
+        json.end_object().end_object().end_object();
+        (200, json.into_bytes())
+    }
+
+    fn search(&self, archive: bool) -> Answer {
+        let settings = &self.server.settings;
+        let page = self.page(MOST_OF_SEARCH)?;
+        let search = Search::parse(self.body, archive)?;
+        if page.number > u64::from(settings.max_pages) {
+            let message = format!("Search has at most {} pages.", settings.max_pages);
+            return Err(Refusal::bad_request(message).about("page"));
+        }
+        if page.number * page.size > settings.result_window_rows {
+            let message = format!("Search reaches at most {} records.", settings.result_window_rows);
+            return Err(Refusal::bad_request(message).about("page"));
+        }
+        let view = self.org().indexed();
+        let unrest = settings.ties.then_some(self.number);
+        let found = search::find(&view, &search, archive, page.first(), page.size, unrest);
+        let mut json = self.list(Meta::Search { timed_out: self.timed_out }, page, found.total);
+        let rows = if self.timed_out { &found.rows[..found.rows.len() / 2] } else { &found.rows[..] };
+        for row in rows {
+            if self.query.has("idsOnly") {
+                json.open().text("type", search.context.name()).id("id", search.context.id(&view, *row)).end_object();
+            } else {
+                search.context.write(&view, *row, &mut json);
+            }
+        }
+        Ok(closed(json))
+    }
+
+    fn conversations(&self) -> Answer {
+        let descending = match self.query.get("sort") {
+            None => false,
+            Some("desc") => true,
+            Some(_) => return Err(Refusal::bad_request("Must be desc.").about("sort")),
+        };
+        let page = self.page(MOST)?;
+        let view = self.org().live();
+        let deleted: Vec<u64> =
+            view.changed_tickets().filter(|(_, state)| state.deleted).map(|(index, _)| index).collect();
+        let total = self.org().tickets() - deleted.len() as u64;
+        let mut json = self.list(Meta::Page, page, total);
+        for place in page.first()..total.min(page.first() + page.size) {
+            let mut index = if descending { total - 1 - place } else { place };
+            for gone in &deleted {
+                if *gone > index {
+                    break;
+                }
+                index += 1;
+            }
+            Ticket::new(&view, index).write(&view, &mut json);
+        }
+        Ok(closed(json))
+    }
+
+    fn conversation(&self) -> Answer {
+        let ids = self.ids(true)?;
+        let view = self.org().live();
+        let found: Vec<Vec<u8>> = ids
+            .iter()
+            .filter_map(|id| self.org().ticket_number(*id))
+            .map(|index| Ticket::new(&view, index))
+            .filter(|ticket| !ticket.deleted)
+            .map(|ticket| {
+                let mut json = Json::with_capacity(4096);
+                ticket.write(&view, &mut json);
+                json.into_bytes()
+            })
+            .collect();
+        Self::objects(ids.len(), &found)
+    }
+
+    /// Returns the conversation in the path, unless it is deleted.
+    fn ticket(&self, view: &View<'_>) -> Result<Ticket, Refusal> {
+        let id = self.ids(false)?[0];
+        let ticket = self.org().ticket_number(id).map(|index| Ticket::new(view, index));
+        ticket.filter(|ticket| !ticket.deleted).ok_or_else(Refusal::not_found)
+    }
+
+    fn messages(&self) -> Answer {
+        let view = self.org().live();
+        let ticket = self.ticket(&view)?;
+        self.messages_of(&view, &[ticket])
+    }
+
+    fn customer_messages(&self) -> Answer {
+        let id = self.ids(false)?[0];
+        let index = self.org().customer_number(id).ok_or_else(Refusal::not_found)?;
+        let view = self.org().live();
+        let tickets = self.org().owned_by(index).into_iter().map(|index| Ticket::new(&view, index));
+        let kept: Vec<Ticket> = tickets.filter(|ticket| !ticket.deleted).collect();
+        self.messages_of(&view, &kept)
+    }
+
+    /// Answers with a page of the messages of conversations, one conversation after the other.
+    fn messages_of(&self, view: &View<'_>, tickets: &[Ticket]) -> Answer {
+        let include = match self.query.get("include") {
+            None => false,
+            Some("attachments") => true,
+            Some(_) => return Err(Refusal::bad_request("Cannot be included.").about("include")),
+        };
+        let page = self.page(MOST)?;
+        let all = tickets.iter().flat_map(|ticket| (0..ticket.messages).map(move |number| (ticket, number)));
+        let mut json = self.list(Meta::Page, page, all.clone().count() as u64);
+        let shown = all.skip(page.first() as usize).take(page.size as usize);
+        for (ticket, number) in shown.clone() {
+            thread::write_message(view, ticket, number, include, &mut json);
+        }
+        json.end_list();
+        if include {
+            json.list("included");
+            for (ticket, number) in shown {
+                for attachment in thread::attachments(&self.org().namer, ticket, number) {
+                    self.write_attachment(&attachment, true, &mut json);
+                }
+            }
+            json.end_list();
+        }
+        json.end_object();
+        Ok((200, json.into_bytes()))
+    }
+
+    fn notes(&self) -> Answer {
+        let page = self.page(MOST)?;
+        let view = self.org().live();
+        let ticket = self.ticket(&view)?;
+        let total = u64::from(ticket.notes);
+        let mut json = self.list(Meta::Page, page, total);
+        for number in page.first()..total.min(page.first() + page.size) {
+            thread::write_note(&view, &ticket, number as u32, &mut json);
+        }
+        Ok(closed(json))
+    }
+
+    fn conversation_attachments(&self) -> Answer {
+        let page = self.page(MOST)?;
+        let view = self.org().live();
+        let ticket = self.ticket(&view)?;
+        let all: Vec<Attachment> =
+            (0..ticket.messages).flat_map(|number| thread::attachments(&self.org().namer, &ticket, number)).collect();
+        let mut json = self.list(Meta::Empty, page, all.len() as u64);
+        for attachment in all.iter().skip(page.first() as usize).take(page.size as usize) {
+            self.write_attachment(attachment, false, &mut json);
+        }
+        Ok(closed(json))
+    }
+
+    fn write_attachment(&self, attachment: &Attachment, with_id: bool, json: &mut Json) {
+        let namer = &self.org().namer;
+        let link = self.signer().link(attachment, namer.org(), self.now_ms);
+        attachment.write(namer, with_id, &link, json);
+    }
+
+    fn message(&self) -> Answer {
+        let id = self.ids(false)?[0];
+        let view = self.org().live();
+        let (ticket, number) = thread::locate(&view, Kind::Message, id).ok_or_else(Refusal::not_found)?;
+        if ticket.message_id(&self.org().namer, number) != id {
+            return Err(Refusal::not_found());
+        }
+        let mut json = Json::with_capacity(4096);
+        thread::write_message(&view, &ticket, number, false, &mut json);
+        Ok(single(&json.into_bytes()))
+    }
+
+    fn note(&self) -> Answer {
+        let id = self.ids(false)?[0];
+        let view = self.org().live();
+        let (ticket, number) = thread::locate_note(&view, id).ok_or_else(Refusal::not_found)?;
+        let mut json = Json::with_capacity(2048);
+        thread::write_note(&view, &ticket, number, &mut json);
+        Ok(single(&json.into_bytes()))
+    }
+
+    fn attachment(&self, id: ObjectId) -> Option<Attachment> {
+        let view = self.org().live();
+        let (ticket, number) = thread::locate(&view, Kind::Attachment, id)?;
+        thread::attachments(&self.org().namer, &ticket, number).into_iter().find(|attachment| attachment.id == id)
+    }
+
+    fn message_attachment(&self) -> Answer {
+        let wanted = ObjectId::from_hex(self.values[1].as_bytes());
+        let found = wanted.and_then(|id| self.attachment(id)).ok_or_else(Refusal::not_found)?;
+        if found.message != self.ids(false)?[0] {
+            return Err(Refusal::not_found());
+        }
+        let mut json = Json::with_capacity(2048);
+        self.write_attachment(&found, true, &mut json);
+        Ok(single(&json.into_bytes()))
+    }
+
+    fn attachments(&self) -> Answer {
+        let ids = self.ids(true)?;
+        let found: Vec<Vec<u8>> = ids
+            .iter()
+            .filter_map(|id| self.attachment(*id))
+            .map(|attachment| {
+                let mut json = Json::with_capacity(2048);
+                self.write_attachment(&attachment, true, &mut json);
+                json.into_bytes()
+            })
+            .collect();
+        Self::objects(ids.len(), &found)
+    }
+
+    fn customers(&self) -> Answer {
+        let page = self.page(MOST)?;
+        let view = self.org().live();
+        let total = self.org().customers();
+        let mut json = self.list(Meta::Totals, page, total);
+        for index in page.first()..total.min(page.first() + page.size) {
+            customer::write(&view, index, &mut json);
+        }
+        Ok(closed(json))
+    }
+
+    fn customer(&self) -> Answer {
+        let ids = self.ids(self.server.settings.several_customers)?;
+        let view = self.org().live();
+        let found: Vec<Vec<u8>> = ids
+            .iter()
+            .filter_map(|id| self.org().customer_number(*id))
+            .map(|index| {
+                let mut json = Json::with_capacity(4096);
+                Context::Customer.write(&view, index, &mut json);
+                json.into_bytes()
+            })
+            .collect();
+        Self::objects(ids.len(), &found)
+    }
+
+    fn customer_conversations(&self) -> Answer {
+        let id = self.ids(false)?[0];
+        let index = self.org().customer_number(id).ok_or_else(Refusal::not_found)?;
+        let since = match self.query.get("fromDate") {
+            None => i64::MIN,
+            Some(text) => instant_of(text).ok_or_else(|| Refusal::bad_request("Not a date.").about("fromDate"))?,
+        };
+        let page = self.page(MOST)?;
+        let view = self.org().live();
+        let tickets = self.org().owned_by(index).into_iter().map(|index| Ticket::new(&view, index));
+        let owned: Vec<Ticket> = tickets.filter(|ticket| !ticket.deleted && ticket.updated >= since).collect();
+        let mut json = self.list(Meta::Page, page, owned.len() as u64);
+        for ticket in owned.iter().skip(page.first() as usize).take(page.size as usize) {
+            ticket.write(&view, &mut json);
+        }
+        Ok(closed(json))
+    }
+
+    fn users(&self) -> Answer {
+        // The users are people and then machines; other types, which the service has too, are of nobody here.
+        let (people, machines) = self.org().staff.users.split_at(staff::agents() as usize);
+        match self.query.get("userType") {
+            None => self.records(&self.org().staff.users, MOST_OF_STAFF),
+            Some("user") => self.records(people, MOST_OF_STAFF),
+            Some("machine") => self.records(machines, MOST_OF_STAFF),
+            Some("limited" | "hourly") => self.records(&[], MOST_OF_STAFF),
+            Some(_) => Err(Refusal::bad_request("Unknown type of user.").about("userType")),
+        }
+    }
+
+    fn records(&self, records: &[Record], most: u64) -> Answer {
+        let page = self.page(most)?;
+        let without_deleted = self.query.get("deleted") == Some("false");
+        let shown: Vec<&Record> = records.iter().filter(|record| !(without_deleted && record.deleted)).collect();
+        let mut json = self.list(Meta::Page, page, shown.len() as u64);
+        for record in shown.iter().skip(page.first() as usize).take(page.size as usize) {
+            json.item_raw(&record.json);
+        }
+        Ok(closed(json))
+    }
+
+    fn slas(&self) -> Answer {
+        let page = self.page(MOST)?;
+        let staff = &self.org().staff;
+        let mut json = self.list(Meta::Page, page, staff.slas.len() as u64);
+        for record in staff.slas.iter().skip(page.first() as usize).take(page.size as usize) {
+            json.item_raw(&record.json);
+        }
+        json.end_list();
+        if self.query.get("versions").is_some() {
+            json.list("included");
+            for record in &staff.sla_versions {
+                json.item_raw(&record.json);
+            }
+            json.end_list();
+        }
+        json.end_object();
+        Ok((200, json.into_bytes()))
+    }
+
+    fn record(&self, records: &[Record]) -> Answer {
+        let ids = self.ids(true)?;
+        let found: Vec<Vec<u8>> =
+            records.iter().filter(|record| ids.contains(&record.id)).map(|record| record.json.clone()).collect();
+        Self::objects(ids.len(), &found)
+    }
+}

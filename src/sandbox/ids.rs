@@ -1,0 +1,112 @@
+//! Record ids: Mongo ObjectIds from which kind and number are read back by arithmetic.
+//!
+//! ```text
+//! ┌──────────────┬──────────────────┬────────────────────────┐
+//! │ created, s   │ seeded, per kind │ number                 │   all big-endian
+//! │ 4 bytes      │ 3 bytes          │ 5 bytes                │
+//! └──────────────┴──────────────────┴────────────────────────┘
+//! ```
+//!
+//! Within a kind, ids order by creation and then by number, as real ones do.
+
+use super::dice::hash;
+use crate::model::ObjectId;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// What an id names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Org = 1,
+    User,
+    Team,
+    Tag,
+    Queue,
+    Brand,
+    Sla,
+    SlaVersion,
+    Customer,
+    Ticket,
+    Message,
+    Note,
+    Attachment,
+    Form,
+    Order,
+    Token,
+}
+
+/// Makes and reads ids.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Namer {
+    /// The organisation's seed.
+    pub(super) seed: u64,
+    /// When the organisation was founded, in ms since 1970.
+    pub(super) founded: i64,
+}
+
+impl Namer {
+    /// Returns the id of record `number` of a kind.
+    pub(super) fn id(&self, kind: Kind, number: u64, created_ms: i64) -> ObjectId {
+        let mut bytes = [0; 12];
+        bytes[..4].copy_from_slice(&((created_ms / 1000) as u32).to_be_bytes());
+        bytes[4..7].copy_from_slice(&self.mark(kind));
+        bytes[7..].copy_from_slice(&number.to_be_bytes()[3..]);
+        ObjectId::from_bytes(bytes)
+    }
+
+    /// Returns the number in an id of a kind; the caller compares the id with the one that the number has.
+    pub(super) fn number(&self, kind: Kind, id: ObjectId) -> Option<u64> {
+        let bytes = id.as_bytes();
+        if bytes[4..7] != self.mark(kind) {
+            return None;
+        }
+        let mut number = [0; 8];
+        number[3..].copy_from_slice(&bytes[7..]);
+        Some(u64::from_be_bytes(number))
+    }
+
+    /// Returns the organisation's id.
+    pub(super) fn org(&self) -> ObjectId {
+        self.id(Kind::Org, 1, self.founded)
+    }
+
+    /// Returns the id of a user.
+    pub(super) fn user(&self, number: u64) -> ObjectId {
+        self.id(Kind::User, number, self.founded + number as i64 * 9 * DAY_MS + 4_711)
+    }
+
+    /// Returns the id of a team.
+    pub(super) fn team(&self, number: u64) -> ObjectId {
+        self.id(Kind::Team, number, self.founded + number as i64 * DAY_MS)
+    }
+
+    /// Returns the id of a tag.
+    pub(super) fn tag(&self, number: u64) -> ObjectId {
+        self.id(Kind::Tag, number, self.founded + number as i64 * 3 * DAY_MS)
+    }
+
+    /// Returns the id of a queue.
+    pub(super) fn queue(&self, number: u64) -> ObjectId {
+        self.id(Kind::Queue, number, self.founded + number as i64 * 5 * DAY_MS)
+    }
+
+    /// Returns the id of a brand.
+    pub(super) fn brand(&self, number: u64) -> ObjectId {
+        self.id(Kind::Brand, number, self.founded + number as i64 * 5 * DAY_MS)
+    }
+
+    /// Returns the id of an SLA.
+    pub(super) fn sla(&self, number: u64) -> ObjectId {
+        self.id(Kind::Sla, number, self.founded)
+    }
+
+    /// Returns the id of an SLA's only version.
+    pub(super) fn sla_version(&self, number: u64) -> ObjectId {
+        self.id(Kind::SlaVersion, number, self.founded + 1000)
+    }
+
+    fn mark(&self, kind: Kind) -> [u8; 3] {
+        let bytes = hash(self.seed, 0x006d_6172_6b00, 0).to_be_bytes();
+        [bytes[0], bytes[1], (bytes[2] & 0xf0) ^ (kind as u8 & 0x0f)]
+    }
+}
