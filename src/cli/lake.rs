@@ -1,0 +1,115 @@
+//! `counterfoil lake`: what the lake holds.
+
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+
+use super::{Context, grouped, print};
+use crate::error::Result;
+use crate::lake::manifest::{DataFile, Manifest};
+use crate::lake::run::RunRecord;
+use crate::model::Stream;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Tables, rows, files, sizes, watermarks
+    Status,
+    /// Runs, newest first
+    History {
+        /// How many
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
+    /// Data files
+    Files {
+        /// One table only
+        #[arg(long)]
+        table: Option<Stream>,
+    },
+}
+
+pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<()> {
+    let config = context.settings()?;
+    let lake = context.lake(&config).await?;
+    let manifest = lake.latest().await?;
+    let text = match &arguments.command {
+        Command::Status => status(&manifest),
+        Command::History { limit } => history(&manifest, *limit),
+        Command::Files { table } => files(&manifest, *table),
+    };
+    print(&text)
+}
+
+fn status(manifest: &Arc<Manifest>) -> String {
+    if manifest.version == 0 {
+        return "empty: `counterfoil extract` fills it\n".to_owned();
+    }
+    let mut lines = vec![
+        format!("version    {} of {}", manifest.version, time(manifest.committed_ms)),
+        format!(
+            "{:<10} {:>12} {:>12} {:>12} {:>6} {:>14}  complete through",
+            "table", "live rows", "superseded", "deleted", "files", "bytes"
+        ),
+    ];
+    for (stream, table) in &manifest.tables {
+        let rows: u64 = table.files.iter().map(|file| file.rows).sum();
+        let superseded: u64 = table.files.iter().map(|file| file.superseded.len()).sum();
+        let tombstones: u64 = table.files.iter().map(|file| (&file.tombstones - &file.superseded).len()).sum();
+        let bytes: u64 = table.files.iter().map(|file| file.bytes).sum();
+        let watermark = manifest.watermarks.get(stream).cloned().unwrap_or_default();
+        let through = watermark.complete_through_ms.map_or_else(|| "-".to_owned(), time);
+        let from = watermark.complete_from_ms.map_or_else(String::new, |from| format!(" (from {})", time(from)));
+        // Small tables show what the source marks as deleted too.
+        let hidden = if stream.is_incremental() { tombstones } else { 0 };
+        lines.push(format!(
+            "{:<10} {:>12} {:>12} {:>12} {:>6} {:>14}  {through}{from}",
+            stream.table(),
+            grouped(rows - superseded - hidden),
+            grouped(superseded),
+            grouped(tombstones),
+            table.files.len(),
+            grouped(bytes),
+        ));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn history(manifest: &Arc<Manifest>, limit: usize) -> String {
+    let line = |run: &Arc<RunRecord>| {
+        let changed: u64 = run.streams.iter().map(|stream| stream.inserted + stream.updated + stream.deleted).sum();
+        format!(
+            "{}  {}  {:<10}  {:>12} rows written  {:>6} requests\n",
+            time(run.started_ms),
+            run.id,
+            run.outcome,
+            grouped(changed),
+            grouped(run.requests.values().sum()),
+        )
+    };
+    manifest.runs.iter().rev().take(limit).map(line).collect()
+}
+
+fn files(manifest: &Arc<Manifest>, only: Option<Stream>) -> String {
+    let tables = manifest.tables.iter().filter(|(stream, _)| only.is_none_or(|only| only == **stream));
+    let line = |file: &Arc<DataFile>| {
+        format!(
+            "{}  {:>10} rows  {:>10} superseded  {:>12} bytes\n",
+            file.path,
+            grouped(file.rows),
+            grouped(file.superseded.len()),
+            grouped(file.bytes)
+        )
+    };
+    tables.flat_map(|(_, table)| &table.files).map(line).collect()
+}
+
+fn time(ms: i64) -> String {
+    Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| format!("{time:.3}"))
+}

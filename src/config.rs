@@ -1,0 +1,246 @@
+//! Settings of every module, composed: flags over environment over `counterfoil.toml`.
+//!
+//! ```text
+//! [section]            a table per module: source, lake, keys, policy, query, extract
+//! key = value          each also as COUNTERFOIL_SECTION__KEY, which wins over the file
+//! ```
+//!
+//! Everything is parsed once, into types that cannot be wrong; a key that is not known is an error that names the
+//! nearest known one. Relative paths stand from the folder of the file. Secrets are references, never values.
+
+mod file;
+mod value;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use url::Url;
+
+pub use self::file::Settings;
+use crate::error::{Error, Result};
+use crate::extract::ExtractSettings;
+use crate::kustomer::{ClientSettings, Credential};
+use crate::query::session::QuerySettings;
+use crate::secret::SecretRef;
+
+/// The settings of one process.
+#[derive(Debug)]
+pub struct Config {
+    /// The folder that relative paths stand from.
+    pub base: PathBuf,
+    /// How to reach the source; only commands that ask it need it.
+    pub source: SourceConfig,
+    /// Where the lake is, e.g. `file:lake`.
+    pub lake_url: String,
+    /// Reference of the root key, e.g. `file:root.key`.
+    pub root_key: String,
+    /// Folder of the declarations.
+    pub schemas: PathBuf,
+    /// Folder of the SQL files.
+    pub queries: PathBuf,
+    /// Bounds of a query.
+    pub query: QuerySettings,
+    /// Bounds of an extract.
+    pub extract: ExtractSettings,
+}
+
+/// The source as configured; secrets are read when a client is made.
+#[derive(Debug, Clone, Default)]
+pub struct SourceConfig {
+    /// The organisation's name, as in `https://acme.kustomerapp.com`.
+    pub org: Option<String>,
+    /// Overrides the host; plain http on loopback only.
+    pub base_url: Option<String>,
+    /// Reference of the API key.
+    pub api_key: Option<SecretRef>,
+    /// E-mail address of a login.
+    pub email: Option<String>,
+    /// Reference of the login's password.
+    pub password: Option<SecretRef>,
+    /// The contract, which sets the organisation's requests a minute.
+    pub plan: Plan,
+    /// The organisation's requests a minute, where it differs from the plan's.
+    pub org_rpm: Option<u32>,
+    /// Searches a minute, where it differs from the documented 100.
+    pub search_rpm: Option<u32>,
+    /// Our part of both limits. Default 0.5: as much again stays for people and other integrations.
+    pub share: Option<f64>,
+    /// How long one request may take. Default 30 s, which is what other clients of this API wait.
+    pub timeout: Option<Duration>,
+    /// Attempts at one request. Default 5.
+    pub attempts: Option<u32>,
+}
+
+/// A contract with its requests a minute for the whole organisation (Kustomer, "Rate limits").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Plan {
+    /// 300 a minute.
+    Professional,
+    /// 500 a minute.
+    Business,
+    /// 1,000 a minute.
+    #[default]
+    Enterprise,
+    /// 2,000 a minute.
+    Ultimate,
+}
+
+impl Plan {
+    const NAMES: [&str; 4] = ["professional", "business", "enterprise", "ultimate"];
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "professional" => Some(Self::Professional),
+            "business" => Some(Self::Business),
+            "enterprise" => Some(Self::Enterprise),
+            "ultimate" => Some(Self::Ultimate),
+            _ => None,
+        }
+    }
+
+    /// Returns the organisation's requests a minute.
+    pub const fn requests_per_minute(self) -> u32 {
+        match self {
+            Self::Professional => 300,
+            Self::Business => 500,
+            Self::Enterprise => 1_000,
+            Self::Ultimate => 2_000,
+        }
+    }
+}
+
+/// Searches a minute that a machine user may send (Kustomer, "Rate limits").
+pub const SEARCHES_PER_MINUTE: u32 = 100;
+
+impl SourceConfig {
+    /// Reads the secrets and makes the client's settings; `base` is the folder of the configuration file.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::error::ErrorKind::Config) when the host or the credential is missing or cannot be read.
+    pub fn client_settings(&self, base: &Path) -> Result<ClientSettings> {
+        let credential = match (&self.api_key, &self.email, &self.password) {
+            (Some(api_key), None, None) => Credential::ApiKey(api_key.read(base)?),
+            (None, Some(email), Some(password)) => {
+                Credential::Login { email: email.clone(), password: password.read(base)? }
+            }
+            (None, None, None) => {
+                return Err(Error::config("missing setting `source.api_key`")
+                    .with_hint("api_key = \"env:KUSTOMER_API_KEY\" under [source], and export that variable"));
+            }
+            (Some(_), _, _) => {
+                return Err(Error::config("both `source.api_key` and a login are set").with_hint("keep one of them"));
+            }
+            _ => return Err(Error::config("a login needs both `source.email` and `source.password`")),
+        };
+        Ok(ClientSettings {
+            base_url: self.url()?,
+            credential,
+            org_rpm: self.org_rpm.unwrap_or(self.plan.requests_per_minute()),
+            search_rpm: self.search_rpm.unwrap_or(SEARCHES_PER_MINUTE),
+            share: self.share.unwrap_or(0.5),
+            timeout: self.timeout.unwrap_or(Duration::from_secs(30)),
+            attempts: self.attempts.unwrap_or(5),
+        })
+    }
+
+    fn url(&self) -> Result<Url> {
+        let text = match (&self.base_url, &self.org) {
+            (Some(url), _) => url.clone(),
+            (None, Some(org)) => {
+                let wrong = |c: char| !(c.is_ascii_alphanumeric() || c == '-');
+                if org.is_empty() || org.contains(wrong) {
+                    return Err(Error::config("setting `source.org` is not an organisation's name")
+                        .with_context("value", org)
+                        .with_hint("the part before .kustomerapp.com in the browser, e.g. org = \"acme\""));
+                }
+                format!("https://{org}.api.kustomerapp.com")
+            }
+            (None, None) => {
+                return Err(Error::config("missing setting `source.org`")
+                    .with_hint("org = \"acme\" under [source], where https://acme.kustomerapp.com is the web app"));
+            }
+        };
+        Url::parse(&text).map_err(|source| {
+            Error::config("setting `source.base_url` is not a URL").with_context("value", &text).with_source(source)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config> {
+        load_with(text, &[])
+    }
+
+    fn load_with(text: &str, environment: &[(&str, &str)]) -> Result<Config> {
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Settings::parse(text, "counterfoil.toml", environment)?.compose(PathBuf::from("."))
+    }
+
+    #[test]
+    fn settings_of_the_design_page_are_understood() {
+        let config = load(
+            "[source]\norg = \"acme\"\napi_key = \"env:KUSTOMER_API_KEY\"\nplan = \"ultimate\"\nshare = 0.25\n\
+             [lake]\nurl = \"file:elsewhere\"\n[keys]\nroot = \"passphrase:env:P\"\n[policy]\nschemas = \"s\"\n\
+             [query]\nlibrary = \"q\"\nmemory = \"1GiB\"\n[extract]\noverlap = \"10m\"\n",
+        )
+        .unwrap();
+        assert_eq!(config.source.plan.requests_per_minute(), 2_000);
+        assert_eq!(config.source.share, Some(0.25));
+        assert_eq!(config.lake_url, "file:elsewhere");
+        assert_eq!(config.query.memory_bytes, 1 << 30);
+        assert_eq!(config.extract.overlap, Duration::from_mins(10));
+        assert_eq!(config.source.url().unwrap().as_str(), "https://acme.api.kustomerapp.com/");
+    }
+
+    #[test]
+    fn wrong_settings_end_in_one_error_that_names_them() {
+        let cases = [
+            ("[sorce]\norg = \"a\"\n", "unknown section `sorce`", "did you mean `source`?"),
+            ("[source]\nogr = \"a\"\n", "unknown key `source.ogr`", "did you mean `source.org`?"),
+            ("[source]\nshare = 1.5\n", "setting `source.share` must be above 0 and at most 1", ""),
+            ("[source]\nplan = \"entreprise\"\n", "unknown plan", "did you mean `enterprise`?"),
+            ("[source]\norg = 3\n", "setting `source.org` must be a text", ""),
+            ("[source]\napi_key = \"abcdef\"\n", "secret must be a reference", ""),
+            ("[query]\nmemory = \"much\"\n", "setting `query.memory` must be a size", ""),
+            ("[extract]\noverlap = \"soon\"\n", "setting `extract.overlap` must be a duration", ""),
+            ("[source\n", "failed to read the settings", ""),
+            ("top = 1\n", "unknown section `top`", ""),
+        ];
+        for (text, message, hint) in cases {
+            let error = load(text).unwrap_err();
+            assert_eq!(error.kind(), crate::error::ErrorKind::Config, "{text}");
+            assert!(error.to_string().contains(message), "{text}: {error}");
+            assert!(error.hint().unwrap_or_default().contains(hint), "{text}: {:?}", error.hint());
+            assert!(!format!("{error:?}").contains("abcdef"), "a pasted secret is not repeated");
+        }
+    }
+
+    #[test]
+    fn environment_wins_over_the_file() {
+        let environment =
+            [("COUNTERFOIL_LAKE__URL", "file:b"), ("COUNTERFOIL_SOURCE__SHARE", "0.75"), ("PATH", "/bin")];
+        let config = load_with("[lake]\nurl = \"file:a\"\n", &environment).unwrap();
+        assert_eq!(config.lake_url, "file:b");
+        assert_eq!(config.source.share, Some(0.75));
+        let named =
+            load_with("", &[("COUNTERFOIL_SOURCE__ORG", "007"), ("COUNTERFOIL_SOURCE__ATTEMPTS", "9")]).unwrap();
+        assert_eq!(named.source.org.as_deref(), Some("007"));
+        assert_eq!(named.source.attempts, Some(9));
+        assert!(load_with("", &[("COUNTERFOIL_SOURCE__ATTEMPTS", "few")]).is_err());
+        let error = load_with("", &[("COUNTERFOIL_LAKE__ULR", "x")]).unwrap_err();
+        assert!(error.to_string().contains("COUNTERFOIL_LAKE__ULR"), "{error}");
+    }
+
+    #[test]
+    fn missing_host_or_credential_is_named() {
+        let config = load("").unwrap();
+        let error = config.source.client_settings(Path::new(".")).unwrap_err();
+        assert!(error.to_string().contains("source.api_key"), "{error}");
+        let error = config.source.url().unwrap_err();
+        assert!(error.to_string().contains("source.org"), "{error}");
+    }
+}

@@ -1,0 +1,14 @@
+//! The integration tests: one binary, a file per use case.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod commands;
+mod details;
+mod examples;
+mod interop;
+mod needles;
+mod pipeline;
+mod readme;
+mod sql;
+mod tidy;
+mod world;
