@@ -61,17 +61,18 @@ fn status(manifest: &Arc<Manifest>) -> String {
     for (stream, table) in &manifest.tables {
         let rows: u64 = table.files.iter().map(|file| file.rows).sum();
         let superseded: u64 = table.files.iter().map(|file| file.superseded.len()).sum();
-        let tombstones: u64 = table.files.iter().map(|file| (&file.tombstones - &file.superseded).len()).sum();
+        let live: u64 = table.files.iter().map(|file| file.live_rows()).sum();
+        let tombstones = rows - superseded - live;
         let bytes: u64 = table.files.iter().map(|file| file.bytes).sum();
         let watermark = manifest.watermarks.get(stream).cloned().unwrap_or_default();
         let through = watermark.complete_through_ms.map_or_else(|| "-".to_owned(), time);
         let from = watermark.complete_from_ms.map_or_else(String::new, |from| format!(" (from {})", time(from)));
         // Small tables show what the source marks as deleted too.
-        let hidden = if stream.is_incremental() { tombstones } else { 0 };
+        let shown = if stream.is_incremental() { live } else { live + tombstones };
         lines.push(format!(
             "{:<10} {:>12} {:>12} {:>12} {:>6} {:>14}  {through}{from}",
             stream.table(),
-            grouped(rows - superseded - hidden),
+            grouped(shown),
             grouped(superseded),
             grouped(tombstones),
             table.files.len(),

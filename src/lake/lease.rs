@@ -86,12 +86,6 @@ impl Lease {
         Ok(lease)
     }
 
-    /// Returns when the lease ends unless it is renewed, milliseconds since 1970.
-    #[must_use]
-    pub fn expires_ms(&self) -> i64 {
-        self.terms.expires_ms
-    }
-
     /// Extends the lease by [`LEASE_DURATION`] from now, also one that has expired and that nobody has taken: the process
     /// may have been suspended, and its run is still the only one.
     ///

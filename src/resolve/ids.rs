@@ -27,7 +27,6 @@ const SHOWN_CHARACTERS: usize = 40;
 pub struct Ids {
     ordered: Vec<ObjectId>,
     seen: HashSet<ObjectId>,
-    repeated: u64,
 }
 
 impl Ids {
@@ -35,8 +34,6 @@ impl Ids {
     pub fn add(&mut self, id: ObjectId) {
         if self.seen.insert(id) {
             self.ordered.push(id);
-        } else {
-            self.repeated += 1;
         }
     }
 
@@ -116,12 +113,6 @@ impl Ids {
         Ok(())
     }
 
-    /// Returns how many ids were named again after their first time.
-    #[must_use]
-    pub fn repeated(&self) -> u64 {
-        self.repeated
-    }
-
     /// Returns the ids, each once, in the order of their first naming.
     #[must_use]
     pub fn into_vec(self) -> Vec<ObjectId> {
@@ -190,7 +181,6 @@ mod tests {
         let mut ids = Ids::default();
         ids.add_arguments(&[A]).unwrap();
         ids.add_lines("list", format!("{B}\n{A}\n").as_bytes()).unwrap();
-        assert_eq!(ids.repeated(), 1);
         assert_eq!(ids.into_vec().iter().map(ToString::to_string).collect::<Vec<_>>(), [A, B]);
         assert!(Ids::default().add_arguments(&["zzz"]).unwrap_err().to_string().contains("id: zzz"));
     }

@@ -15,7 +15,9 @@ use crate::world::World;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pyarrow_reads_every_data_file() {
     let Some(python) = std::env::var_os("COUNTERFOIL_INTEROP_PYTHON") else {
-        eprintln!("skipped: COUNTERFOIL_INTEROP_PYTHON names no Python with PyArrow");
+        // Written past the harness, which keeps to itself what a passing test prints.
+        let line = b"skipped: COUNTERFOIL_INTEROP_PYTHON names no Python with PyArrow\n";
+        std::io::stderr().write_all(line).unwrap();
         return;
     };
     let world = World::with_tickets(900).await;
