@@ -205,6 +205,7 @@ mod tests {
             ("[source]\nplan = \"entreprise\"\n", "unknown plan", "did you mean `enterprise`?"),
             ("[source]\norg = 3\n", "setting `source.org` must be a text", ""),
             ("[source]\napi_key = \"abcdef\"\n", "secret must be a reference", ""),
+            ("[source]\npassword = [\"abcdef\"]\n", "setting `source.password` must be a text", ""),
             ("[query]\nmemory = \"much\"\n", "setting `query.memory` must be a size", ""),
             ("[extract]\noverlap = \"soon\"\n", "setting `extract.overlap` must be a duration", ""),
             ("[source\n", "failed to read the settings", ""),

@@ -247,6 +247,8 @@ impl Settings {
     fn wrong(&self, section: &'static str, key: &'static str, rule: &str) -> Error {
         let error = Error::config(format!("setting `{section}.{key}` {rule}"));
         match self.values.get(&(section, key)) {
+            // Whatever stands there in place of a reference may be the secret.
+            Some((_, place)) if matches!(key, "api_key" | "password") => error.with_context("place", place),
             Some((value, place)) => error.with_context("value", value).with_context("place", place),
             None => error,
         }
