@@ -46,7 +46,7 @@ mod scalar;
 mod tree;
 
 pub use batch::{RecordKey, RedactedBatch};
-pub use decode::{Decoder, PageSummary};
+pub use decode::{Decoder, PageSummary, Rejected};
 pub use definitions::Definitions;
 pub use quarantine::{Quarantined, Reason};
 
@@ -465,13 +465,6 @@ class = "internal"
         decoder.push_page(format!("{{\"data\":[{good}]}}").as_bytes()).unwrap();
         let before = decoder.quarantine();
         for (page, message) in [
-            (
-                format!(r#"{{"data":[{good},{{"attributes":{{"status":"needle","x":2}}}}]}}"#),
-                "record has no valid id (record of the page: 1, stream: tickets, line: 1, column:",
-            ),
-            (format!(r#"{{"data":[{good},{{"id":"needle"}}]}}"#), "record has no valid id (record of the page: 1,"),
-            (format!(r#"{{"data":[{good},{{"id":7}}]}}"#), "record has no valid id (record of the page: 1,"),
-            (format!(r#"{{"data":[{good},"needle"]}}"#), "record is not an object (record of the page: 1,"),
             (format!(r#"{{"data":[{good}],"data":[]}}"#), "page has `data` twice (stream: tickets,"),
             (format!(r#"{{"data":[{good}"#), "page ends in the middle of its JSON (stream: tickets, line: 1, column:"),
             (format!(r#"{{"data":[{good}]}} needle"#), "page is not valid JSON (stream: tickets,"),
@@ -496,6 +489,57 @@ class = "internal"
         let batch = decoder.finish().unwrap();
         assert_eq!(batch.keys().len(), 2);
         assert_eq!(shown(batch.batch(), "status", 1), "kept");
+    }
+
+    #[test]
+    fn record_that_does_not_decode_is_left_out_and_the_others_of_its_page_stay() {
+        let good = |status: &str| format!(r#"{{"id":"{ID}","attributes":{{"status":"{status}","rev":1}}}}"#);
+        let updated = "2026-01-01T00:00:00.000Z";
+        for (bad, reason, updated_at_ms) in [
+            (
+                format!(r#"{{"attributes":{{"status":"needle","rev":9,"updatedAt":"{updated}"}}}}"#),
+                "its id",
+                Some(1_767_225_600_000),
+            ),
+            (r#"{"id":"needle","attributes":{"status":"needle"}}"#.to_owned(), "its id", None),
+            (r#"{"id":7,"attributes":{"tags":["needle"]}}"#.to_owned(), "its id", None),
+            (r#""needle""#.to_owned(), "it is no object", None),
+            ("null".to_owned(), "it is no object", None),
+            ("true".to_owned(), "it is no object", None),
+            ("-7".to_owned(), "it is no object", None),
+            ("7.5".to_owned(), "it is no object", None),
+            (r#"["needle",{"id":1}]"#.to_owned(), "it is no object", None),
+        ] {
+            let mut decoder = decoder();
+            let page = format!(r#"{{"data":[{},{bad},{}]}}"#, good("first"), good("last"));
+            let summary = decoder.push_page(page.as_bytes()).unwrap();
+            let [rejected] = summary.rejected.as_slice() else { panic!("{bad}: {:?}", summary.rejected) };
+            assert_eq!((rejected.position, rejected.updated_at_ms), (1, updated_at_ms), "{bad}");
+            assert!(rejected.reason.starts_with(reason), "{bad}: {rejected:?}");
+            let rows = decoder.finish().unwrap();
+            assert_eq!((summary.records.len(), rows.keys().len(), rows.batch().num_rows()), (2, 2, 2));
+            assert_eq!(
+                (shown(rows.batch(), "status", 0), shown(rows.batch(), "status", 1)),
+                ("first".to_owned(), "last".to_owned())
+            );
+        }
+    }
+
+    #[test]
+    fn page_of_another_organisation_is_refused_whole() {
+        let record = |organisation: &str| {
+            format!(r#"{{"id":"{ID}","relationships":{{"org":{{"data":{{"type":"org","id":"{organisation}"}}}}}}}}"#)
+        };
+        let (ours, theirs) = ("58228e05d4e96711004ecc00", "58228e05d4e96711004ecc01");
+        let mut decoder = decoder();
+        decoder.expect_organisation(ours.parse().unwrap());
+        let mut decoder = decoder.fork();
+        decoder.push_page(format!(r#"{{"data":[{}]}}"#, record(ours)).as_bytes()).unwrap();
+        decoder.push_page(format!(r#"{{"data":[{{"id":"{ID}"}}]}}"#).as_bytes()).unwrap();
+        let error =
+            decoder.push_page(format!(r#"{{"data":[{},{}]}}"#, record(ours), record(theirs)).as_bytes()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied);
+        assert_eq!(decoder.rows(), 2);
     }
 
     #[test]

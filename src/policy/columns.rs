@@ -42,6 +42,7 @@ pub(super) struct PartialKey {
     pub(super) updated_at_ms: Option<i64>,
     pub(super) rev: Option<i64>,
     pub(super) deleted: bool,
+    pub(super) organisation: Option<ObjectId>,
 }
 
 impl PartialKey {

@@ -11,8 +11,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow::compute::{concat_batches, filter};
 use arrow::datatypes::SchemaRef;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -20,10 +20,12 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
+use crate::model::ObjectId;
 use crate::policy::batch::{RecordKey, RedactedBatch, columnar};
 use crate::policy::columns::{ColumnBuilder, PartialKey, Scratch};
 use crate::policy::plan::Plan;
 use crate::policy::quarantine::{Counts, JsonType, Quarantined};
+use crate::policy::scalar;
 use crate::policy::tree::Target;
 
 /// Decodes pages of one stream into redacted columns.
@@ -35,6 +37,7 @@ pub struct Decoder {
     scratch: Scratch,
     keys: Vec<RecordKey>,
     pages: Vec<RecordBatch>,
+    organisation: Option<ObjectId>,
 }
 
 /// What a page says about itself, and the keys of its records in their order.
@@ -46,34 +49,61 @@ pub struct PageSummary {
     pub timed_out: bool,
     /// `links.next`.
     pub next: Option<String>,
-    /// One per record.
+    /// One per record that decoded.
     pub records: Vec<RecordKey>,
+    /// Records of the page that did not decode: they are in no batch.
+    pub rejected: Vec<Rejected>,
+}
+
+/// A record that did not decode: where it stood and why, and no value of it but its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// Position on the page, from 0.
+    pub position: usize,
+    /// Its id, where it has a valid one.
+    pub id: Option<ObjectId>,
+    /// `attributes.updatedAt` in milliseconds since 1970, where it has a valid one.
+    pub updated_at_ms: Option<i64>,
+    /// What is wrong with it.
+    pub reason: &'static str,
 }
 
 impl Decoder {
     pub(super) fn new(plan: Arc<Plan>) -> Self {
         let counts = Counts::new(plan.columns.len(), plan.tree.len());
         let builders = builders(&plan);
-        Self { plan, builders, counts, scratch: Scratch::default(), keys: Vec::new(), pages: Vec::new() }
+        Self {
+            plan,
+            builders,
+            counts,
+            scratch: Scratch::default(),
+            keys: Vec::new(),
+            pages: Vec::new(),
+            organisation: None,
+        }
     }
 
     /// Makes another decoder over the same compiled tree, without rows and counts.
     #[must_use]
     pub fn fork(&self) -> Self {
-        Self::new(Arc::clone(&self.plan))
+        Self { organisation: self.organisation, ..Self::new(Arc::clone(&self.plan)) }
     }
 
-    /// Returns the schema of the batches; field metadata carries `unit`, `class`, `method` and `description`.
+    /// Returns the schema of the batches; field metadata carries `path`, `unit`, `class`, `method` and `description`.
     pub fn schema(&self) -> SchemaRef {
         Arc::clone(&self.plan.schema)
     }
 
     /// Decodes one page (list or search answer, `data` an array or one object). On an error no row of the page is kept.
     ///
+    /// A record that is no object or has no valid id is left out and listed in [`PageSummary::rejected`]; the others of its
+    /// page stay.
+    ///
     /// # Errors
     ///
-    /// [`Data`](crate::error::ErrorKind::Data) when the page is not JSON, has no `data`, or holds a record without a valid id;
-    /// the error gives the position and no value.
+    /// [`Data`](crate::error::ErrorKind::Data) when the page is not JSON or has no `data`;
+    /// [`Denied`](crate::error::ErrorKind::Denied) when it holds a record of another organisation. The error gives the
+    /// position and no value.
     pub fn push_page(&mut self, page: &[u8]) -> Result<PageSummary> {
         let decoded = self.decode(page);
         self.counts.end_page(decoded.is_ok());
@@ -89,6 +119,11 @@ impl Decoder {
             self.pages.push(batch);
         }
         Ok(summary)
+    }
+
+    /// Refuses pages with records of another organisation (`relationships.org.data.id`) from now on.
+    pub fn expect_organisation(&mut self, id: ObjectId) {
+        self.organisation = Some(id);
     }
 
     /// Returns how many rows wait in the builders.
@@ -131,43 +166,48 @@ impl Decoder {
             counts: &mut self.counts,
             scratch: &mut self.scratch,
             summary: PageSummary::default(),
+            kept: Vec::new(),
             key: PartialKey::default(),
+            expected: self.organisation,
             has_data: false,
-            awaits_record: false,
             fault: None,
         };
         let mut reader = serde_json::Deserializer::from_slice(bytes);
         let read = reader.deserialize_map(PageVisitor(&mut page)).and_then(|()| reader.end());
         let stream = self.plan.stream;
         if let Err(error) = read {
-            let is_other_type = error.classify() == Category::Data && page.awaits_record;
-            return Err(match page.fault.or(is_other_type.then_some(Fault::NotARecord)) {
-                Some(fault) => fault.into_error(page.summary.records.len()),
-                None => Error::data(match error.classify() {
-                    Category::Eof => "page ends in the middle of its JSON",
-                    Category::Syntax => "page is not valid JSON",
-                    Category::Data | Category::Io => "page has another form than an answer of the source",
-                }),
-            }
-            .with_context("stream", stream)
-            .with_context("line", error.line())
-            .with_context("column", error.column()));
+            let place = |failed: Error| {
+                failed
+                    .with_context("stream", stream)
+                    .with_context("line", error.line())
+                    .with_context("column", error.column())
+            };
+            return Err(place(match (page.fault, error.classify()) {
+                (Some(fault), _) => fault.into_error(page.kept.len()),
+                (None, Category::Eof) => Error::data("page ends in the middle of its JSON"),
+                (None, Category::Syntax) => Error::data("page is not valid JSON"),
+                (None, Category::Data | Category::Io) => {
+                    Error::data("page has another form than an answer of the source")
+                }
+            }));
         }
         if !page.has_data {
             return Err(Error::data("page has no `data`").with_context("stream", stream));
         }
-        let summary = page.summary;
-        let rows = summary.records.len();
-        let arrays = self
-            .builders
-            .iter_mut()
-            .map(|builder| {
-                builder.pad(rows);
-                builder.finish()
-            })
-            .collect();
-        let batch = RecordBatch::try_new(Arc::clone(&self.plan.schema), arrays)
-            .map_err(|error| columnar("align", stream, error))?;
+        let Page { summary, kept, .. } = page;
+        let rows = kept.len();
+        let arrays = self.builders.iter_mut().map(|builder| {
+            builder.pad(rows);
+            builder.finish()
+        });
+        let misaligned = |error| columnar("align", stream, error);
+        let arrays: Vec<ArrayRef> = if summary.rejected.is_empty() {
+            arrays.collect()
+        } else {
+            let kept = BooleanArray::from(kept);
+            arrays.map(|array| filter(&array, &kept)).collect::<Result<_, _>>().map_err(misaligned)?
+        };
+        let batch = RecordBatch::try_new(Arc::clone(&self.plan.schema), arrays).map_err(misaligned)?;
         Ok((summary, batch))
     }
 }
@@ -176,19 +216,21 @@ fn builders(plan: &Plan) -> Vec<ColumnBuilder> {
     plan.columns.iter().map(|column| ColumnBuilder::new(&column.kind)).collect()
 }
 
-/// Why a record stops the page.
+/// Why a page is refused.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
-    NoId,
-    NotARecord,
+    OtherOrganisation,
     SecondData,
 }
 
 impl Fault {
     fn into_error(self, position: usize) -> Error {
         match self {
-            Self::NoId => Error::data("record has no valid id").with_context("record of the page", position),
-            Self::NotARecord => Error::data("record is not an object").with_context("record of the page", position),
+            Self::OtherOrganisation => {
+                Error::denied("page holds a record of another organisation; nothing of it is kept")
+                    .with_context("record of the page", position)
+                    .with_hint("check that the credential and `source.org` or `source.base_url` belong together")
+            }
             Self::SecondData => Error::data("page has `data` twice"),
         }
     }
@@ -201,10 +243,11 @@ struct Page<'p> {
     counts: &'p mut Counts,
     scratch: &'p mut Scratch,
     summary: PageSummary,
+    /// By position on the page, which is also the row of the builders: whether the record decoded.
+    kept: Vec<bool>,
     key: PartialKey,
+    expected: Option<ObjectId>,
     has_data: bool,
-    /// A record is next, and was not begun.
-    awaits_record: bool,
     fault: Option<Fault>,
 }
 
@@ -215,16 +258,28 @@ impl Page<'_> {
     }
 
     fn record<'de, A: MapAccess<'de>>(&mut self, map: A) -> Result<(), A::Error> {
-        self.awaits_record = false;
         self.key = PartialKey::default();
         self.object(0, map)?;
+        if let (Some(expected), Some(organisation)) = (self.expected, self.key.organisation)
+            && expected != organisation
+        {
+            return self.fail(Fault::OtherOrganisation);
+        }
         match self.key.complete() {
             Some(key) => {
                 self.summary.records.push(key);
-                Ok(())
+                self.kept.push(true);
             }
-            None => self.fail(Fault::NoId),
+            None => self.reject("its id is missing, or is not 24 hex digits"),
         }
+        Ok(())
+    }
+
+    /// Leaves the record at hand out.
+    fn reject(&mut self, reason: &'static str) {
+        let PartialKey { updated_at_ms, .. } = self.key;
+        self.summary.rejected.push(Rejected { position: self.kept.len(), id: None, updated_at_ms, reason });
+        self.kept.push(false);
     }
 
     fn object<'de, A: MapAccess<'de>>(&mut self, branch: usize, mut map: A) -> Result<(), A::Error> {
@@ -234,6 +289,7 @@ impl Page<'_> {
                     map.next_value::<IgnoredAny>()?;
                 }
                 Found::Declared(Target::Column(column)) => self.value(column, map.next_value()?),
+                Found::Declared(Target::Organisation) => self.organisation(map.next_value()?),
                 Found::Declared(Target::Branch(branch)) => map.next_value_seed(BranchSeed { page: self, branch })?,
                 Found::Undeclared(number) => self.undeclared(number, map.next_value()?),
             }
@@ -248,7 +304,7 @@ impl Page<'_> {
             let more = match at.item(index) {
                 Some(Target::Column(column)) => seq.next_element()?.map(|value| self.value(column, value)).is_some(),
                 Some(Target::Branch(branch)) => seq.next_element_seed(BranchSeed { page: self, branch })?.is_some(),
-                Some(Target::Drop) => seq.next_element::<IgnoredAny>()?.is_some(),
+                Some(Target::Drop | Target::Organisation) => seq.next_element::<IgnoredAny>()?.is_some(),
                 None if at.is_covered => seq.next_element::<IgnoredAny>()?.is_some(),
                 None => match seq.next_element()? {
                     Some(value) => {
@@ -271,12 +327,17 @@ impl Page<'_> {
     }
 
     fn value(&mut self, column: usize, value: &RawValue) {
-        let row = self.summary.records.len();
+        let row = self.kept.len();
         let plan = &self.plan.columns[column];
         let pushed = self.builders[column].push(row, plan, value.get(), &mut self.key, self.scratch);
         if let Err(json_type) = pushed {
             self.counts.column_mismatch(column, json_type);
         }
+    }
+
+    fn organisation(&mut self, value: &RawValue) {
+        self.key.organisation =
+            scalar::text(value.get(), &mut String::new()).and_then(|id| ObjectId::from_hex(id.as_bytes()));
     }
 
     fn undeclared(&mut self, number: usize, value: &RawValue) {
@@ -378,12 +439,18 @@ impl<'de> DeserializeSeed<'de> for RecordSeed<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        self.0.awaits_record = true;
-        deserializer.deserialize_map(RecordVisitor(self.0))
+        deserializer.deserialize_any(RecordVisitor(self.0))
     }
 }
 
 struct RecordVisitor<'a, 'p>(&'a mut Page<'p>);
+
+impl RecordVisitor<'_, '_> {
+    fn refuse(self) {
+        self.0.key = PartialKey::default();
+        self.0.reject("it is no object");
+    }
+}
 
 impl<'de> Visitor<'de> for RecordVisitor<'_, '_> {
     type Value = ();
@@ -394,6 +461,42 @@ impl<'de> Visitor<'de> for RecordVisitor<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
         self.0.record(map)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        self.refuse();
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        self.refuse();
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        self.refuse();
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        self.refuse();
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        self.refuse();
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        self.refuse();
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        self.refuse();
+        Ok(())
     }
 }
 

@@ -23,6 +23,9 @@ pub(super) struct Plan {
     pub(super) columns: Vec<ColumnPlan>,
 }
 
+/// Where a record names its organisation.
+const ORGANISATION_PATH: [&str; 4] = ["relationships", "org", "data", "id"];
+
 /// A column that is stored.
 pub(super) struct ColumnPlan {
     /// Path, for reports.
@@ -67,6 +70,9 @@ impl Plan {
             fields.push(field(stream, column, &kind));
             columns.push(ColumnPlan { path: column.path.join("."), kind, role: role(stream, column) });
         }
+        // Behind the declared paths: a column of the organisation's id stays one.
+        let organisation = ORGANISATION_PATH.map(str::to_owned);
+        paths.push((organisation.as_slice(), Leaf::Organisation));
         Self {
             stream,
             policy,
@@ -123,6 +129,7 @@ fn field(stream: Stream, column: &CompiledColumn, kind: &Kind) -> Field {
         ("class".to_owned(), column.class.name().to_owned()),
         ("method".to_owned(), column.method.canonical()),
         ("description".to_owned(), column.description.clone()),
+        ("path".to_owned(), column.path.join(".")),
     ]);
     if let Some(unit) = &column.unit {
         metadata.insert("unit".to_owned(), unit.clone());

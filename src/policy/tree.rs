@@ -21,6 +21,8 @@ pub(super) enum Target {
     Column(usize),
     /// Go down into the branch of this number.
     Branch(usize),
+    /// Compare the value with the organisation that is expected.
+    Organisation,
 }
 
 /// What a path is declared as.
@@ -30,6 +32,8 @@ pub(super) enum Leaf {
     Drop,
     /// Store the value in the column of this number.
     Column(usize),
+    /// Compare the value with the organisation that is expected, and skip it.
+    Organisation,
 }
 
 #[derive(Debug)]
@@ -103,6 +107,7 @@ impl Tree {
         for (key, child) in draft.children {
             let target = match child.leaf {
                 Some(Leaf::Column(column)) => Target::Column(column),
+                Some(Leaf::Organisation) => Target::Organisation,
                 Some(Leaf::Drop) if child.children.is_empty() => Target::Drop,
                 _ => {
                     let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
