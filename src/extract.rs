@@ -59,6 +59,9 @@ pub struct ExtractSettings {
     pub segment_rows: u64,
     /// Rows that wait for a commit at most; they are held in memory.
     pub commit_rows: u64,
+    /// Bytes of rows that wait for a commit at most; 16 MiB, about 8,000 tickets. More make fewer and larger files, and take
+    /// about three times as much memory.
+    pub commit_bytes: usize,
     /// First `updated_at` of a first run; everything when absent.
     pub since: Option<Timestamp>,
     /// End of the range; now less the index lag when absent or later than that.
@@ -82,6 +85,7 @@ impl Default for ExtractSettings {
             concurrency: 4,
             segment_rows: 25_000,
             commit_rows: 50_000,
+            commit_bytes: 16 << 20,
             since: None,
             until: None,
             full: false,

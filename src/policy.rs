@@ -45,7 +45,7 @@ mod rules;
 mod scalar;
 mod tree;
 
-pub use batch::{RecordKey, RedactedBatch};
+pub use batch::{RecordKey, RedactedBatch, SortedRows};
 pub use decode::{Decoder, PageSummary, Rejected};
 pub use definitions::Definitions;
 pub use quarantine::{Quarantined, Reason};
@@ -840,25 +840,32 @@ class = "internal"
         };
         let first = decode(&[&record(3, "1", 1), &record(1, "2", 2)]).0;
         let second = decode(&[&record(2, "1", 1), &record(1, "2", 1), &record(1, "1", 9)]).0;
-        let joined = RedactedBatch::concat_sorted(&[first.clone(), second.clone()]).unwrap();
-        let keys = |batch: &RedactedBatch| -> Vec<(u8, i64)> {
-            batch.keys().iter().map(|key| (key.id.as_bytes()[11], key.rev.unwrap())).collect()
+        let joined = SortedRows::try_new(&[first.clone(), second.clone()]).unwrap();
+        let keys = |rows: &SortedRows| -> Vec<(u8, i64)> {
+            rows.keys().iter().map(|key| (key.id.as_bytes()[11], key.rev.unwrap())).collect()
+        };
+        let rev = joined.schema().index_of("rev").unwrap();
+        let revs = |rows: &SortedRows| -> Vec<i64> {
+            let column = rows.column(rev, 0..rows.keys().len()).unwrap();
+            column.as_primitive::<Int64Type>().values().to_vec()
         };
         assert_eq!(keys(&joined), [(1, 9), (1, 1), (1, 2), (2, 1), (3, 1)]);
-        let revs = joined.batch().column_by_name("rev").unwrap().as_primitive::<Int64Type>();
-        assert_eq!(revs.values(), &[9, 1, 2, 1, 1]);
+        assert_eq!(revs(&joined), [9, 1, 2, 1, 1]);
         assert_eq!(joined.policy(), first.policy());
+        assert_eq!(joined.column(rev, [4, 0].into_iter()).unwrap().as_primitive::<Int64Type>().values(), &[1, 9]);
+        assert!(joined.column(rev, 0..6).is_err() && joined.column(99, 0..1).is_err());
+        let status = joined.schema().index_of("status").unwrap();
+        assert_eq!(joined.column(status, 0..5).unwrap().null_count(), 5);
 
         let kept =
             joined.filter(&BooleanArray::from(vec![Some(true), None, Some(false), Some(true), Some(false)])).unwrap();
-        assert_eq!(keys(&kept), [(1, 9), (2, 1)]);
-        assert_eq!(kept.batch().num_rows(), 2);
+        assert_eq!((keys(&kept), revs(&kept)), (vec![(1, 9), (2, 1)], vec![9, 1]));
         assert!(joined.filter(&BooleanArray::from(vec![true])).is_err());
 
         let other = Policy::compile(&schemas("")).unwrap();
         let mut other = other.decoder(Stream::Tickets, &Definitions::default(), key(1)).unwrap();
-        assert!(RedactedBatch::concat_sorted(&[first, other.finish().unwrap()]).is_err());
-        assert!(RedactedBatch::concat_sorted(&[]).is_err());
+        assert!(SortedRows::try_new(&[first, other.finish().unwrap()]).is_err());
+        assert!(SortedRows::try_new(&[]).is_err());
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub(super) struct Committer<'a> {
     clock: SharedClock,
     progress: &'a dyn Progress,
     commit_rows: u64,
+    commit_bytes: usize,
     before: crate::kustomer::Ledger,
     client: &'a crate::kustomer::Client,
     stream: Stream,
@@ -40,6 +41,7 @@ pub(super) struct Committer<'a> {
     remaining: BTreeMap<bool, RangeSet>,
     transaction: Transaction,
     waiting_rows: u64,
+    waiting_bytes: usize,
     has_news: bool,
     committed: Timestamp,
     proof: Proof,
@@ -63,6 +65,7 @@ impl<'a> Committer<'a> {
             clock: run.clock.clone(),
             progress: run.progress,
             commit_rows: run.settings.commit_rows,
+            commit_bytes: run.settings.commit_bytes,
             before: run.client.ledger(),
             client: run.client,
             stream,
@@ -73,6 +76,7 @@ impl<'a> Committer<'a> {
             remaining: BTreeMap::from([(false, plan.ranges), (true, archived)]),
             transaction,
             waiting_rows: 0,
+            waiting_bytes: 0,
             has_news: false,
             committed: run.clock.now(),
             proof: Proof::default(),
@@ -104,7 +108,8 @@ impl<'a> Committer<'a> {
                 }
             }
             let is_due = self.clock.now().duration_since(self.committed).unsigned_abs() >= COMMIT_EVERY;
-            if self.waiting_rows >= self.commit_rows || (is_due && self.has_news) {
+            let is_full = self.waiting_rows >= self.commit_rows || self.waiting_bytes >= self.commit_bytes;
+            if is_full || (is_due && self.has_news) {
                 self.commit().await?;
             }
         }
@@ -122,10 +127,10 @@ impl<'a> Committer<'a> {
     fn rows(&mut self, rows: &RedactedBatch, keep: Vec<bool>) -> Result<()> {
         self.run.received += keep.len() as u64;
         let fresh = keep.iter().filter(|is_kept| **is_kept).count() as u64;
-        if fresh == keep.len() as u64 {
-            self.transaction.append(rows.clone());
-        } else if fresh > 0 {
-            self.transaction.append(rows.filter(&BooleanArray::from(keep))?);
+        if fresh > 0 {
+            let rows = if fresh == keep.len() as u64 { rows.clone() } else { rows.filter(&BooleanArray::from(keep))? };
+            self.waiting_bytes += rows.memory_bytes();
+            self.transaction.append(rows);
         }
         self.waiting_rows += fresh;
         self.progress.on(Event::Received { stream: self.stream, records: fresh });
@@ -146,6 +151,7 @@ impl<'a> Committer<'a> {
         }
         self.progress.on(Event::Committed { version: summary.version, rows: self.waiting_rows });
         self.waiting_rows = 0;
+        self.waiting_bytes = 0;
         self.has_news = false;
         self.committed = self.clock.now();
         Ok(())

@@ -22,13 +22,12 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
-use arrow::compute::take;
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
-use arrow::row::{RowConverter, SortField};
 use bytes::Bytes;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::compute_leaves;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::encryption::decrypt::{FileDecryptionProperties, KeyRetriever};
 use parquet::encryption::encrypt::FileEncryptionProperties;
@@ -43,7 +42,7 @@ use roaring::RoaringBitmap;
 use crate::error::{Error, Result};
 use crate::keys::KeyRing;
 use crate::lake::manifest::DataFile;
-use crate::policy::{RecordKey, RedactedBatch};
+use crate::policy::{RecordKey, SortedRows};
 
 /// Rows of a row group: large enough to compress, small enough that one page per column chunk stays cheap to read in part.
 pub const ROW_GROUP_ROWS: usize = 65_536;
@@ -64,23 +63,49 @@ const ZSTD_LEVEL: i32 = 1;
 const NO_LIMIT: usize = i32::MAX as usize;
 
 /// Rows that are looked at to choose a column's encoding.
-const SAMPLE_ROWS: usize = 1024;
+const SAMPLE_ROWS: usize = 256;
 
-/// Encodes rows (sorted by key) as one encrypted file; returns its bytes and its entry (`path` as given).
+/// So few values of a sample tell nothing, and cost nothing either way.
+const FEW_VALUES: usize = 16;
+
+/// Rows to be encoded, by column, so that no more than one column is copied at a time.
+pub(super) trait Columns {
+    fn schema(&self) -> &SchemaRef;
+
+    fn keys(&self) -> &[RecordKey];
+
+    /// Puts rows of one column into an array.
+    fn column(&self, index: usize, rows: impl Iterator<Item = usize>) -> Result<ArrayRef>;
+}
+
+impl Columns for SortedRows {
+    fn schema(&self) -> &SchemaRef {
+        self.schema()
+    }
+
+    fn keys(&self) -> &[RecordKey] {
+        self.keys()
+    }
+
+    fn column(&self, index: usize, rows: impl Iterator<Item = usize>) -> Result<ArrayRef> {
+        self.column(index, rows)
+    }
+}
+
+/// Encodes rows as one encrypted file; returns its bytes and its entry (`path` as given).
 ///
 /// # Errors
 ///
 /// [`Denied`](crate::error::ErrorKind::Denied) when the ring has no primary key; [`Internal`](crate::error::ErrorKind::Internal)
 /// when there are no rows or they cannot be encoded.
-pub fn encode(path: &str, rows: &RedactedBatch, ring: &KeyRing) -> Result<(Bytes, DataFile)> {
-    encode_rows(path, rows.batch(), rows.keys(), rows.stream().key_column(), rows.policy(), ring)
+pub fn encode(path: &str, rows: &SortedRows, ring: &KeyRing) -> Result<(Bytes, DataFile)> {
+    encode_columns(path, rows, rows.stream().key_column(), rows.policy(), ring)
 }
 
 /// Encodes rows that are known to have gone through the policy.
-pub(super) fn encode_rows(
+pub(super) fn encode_columns(
     path: &str,
-    batch: &RecordBatch,
-    keys: &[RecordKey],
+    rows: &impl Columns,
     key_column: &str,
     policy: &Arc<str>,
     ring: &KeyRing,
@@ -88,31 +113,41 @@ pub(super) fn encode_rows(
     let failed = |cause: ParquetError| {
         Error::internal("failed to encode a data file").with_context("file", path).with_source(cause)
     };
-    let declared = batch.schema();
+    let (declared, keys) = (rows.schema(), rows.keys());
     let (Some(min), Some(max)) = (keys.iter().map(|key| key.id).min(), keys.iter().map(|key| key.id).max()) else {
         return Err(Error::internal("data file would have no rows").with_context("file", path));
     };
-    if keys.len() != batch.num_rows() || u32::try_from(keys.len()).is_err() {
-        return Err(Error::internal("rows of a data file and their keys differ in number, or are too many")
+    if u32::try_from(keys.len()).is_err() {
+        return Err(Error::internal("data file would have too many rows")
             .with_context("file", path)
-            .with_context("rows", batch.num_rows())
-            .with_context("keys", keys.len()));
+            .with_context("rows", keys.len()));
     }
 
-    let schema = without_metadata(batch.schema_ref());
-    let batch = RecordBatch::try_new(
-        Arc::clone(&schema),
-        batch.columns().iter().zip(schema.fields()).map(relabelled).collect::<Result<_>>()?,
-    )
-    .map_err(|cause| Error::internal("failed to relabel rows").with_context("file", path).with_source(cause))?;
+    let schema = without_metadata(declared);
     let file_key = ring.new_file_key()?;
     let encryption = FileEncryptionProperties::builder(file_key.key.expose().to_vec())
         .with_footer_key_metadata(file_key.metadata)
         .build()
         .map_err(failed)?;
-    let properties = properties(&batch, key_column, encryption).map_err(failed)?;
-    let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).map_err(failed)?;
-    writer.write(&batch).map_err(failed)?;
+    let plain = columns_without_dictionary(rows, key_column)?;
+    let properties = properties(declared, key_column, &plain, encryption).map_err(failed)?;
+    let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties)).map_err(failed)?;
+    let (mut writer, factory) = writer.into_serialized_writer().map_err(failed)?;
+    for (number, first) in (0..keys.len()).step_by(ROW_GROUP_ROWS).enumerate() {
+        let range = first..keys.len().min(first + ROW_GROUP_ROWS);
+        let mut leaf_writers = factory.create_column_writers(number).map_err(failed)?.into_iter();
+        let mut group = writer.next_row_group().map_err(failed)?;
+        for (index, field) in schema.fields().iter().enumerate() {
+            let column = relabelled(&rows.column(index, range.clone())?, field)?;
+            for leaf in compute_leaves(field, &column).map_err(failed)? {
+                let missing = || Error::internal("column has no writer").with_context("column", field.name());
+                let mut leaf_writer = leaf_writers.next().ok_or_else(missing)?;
+                leaf_writer.write(&leaf).map_err(failed)?;
+                leaf_writer.close().and_then(|chunk| chunk.append_to_row_group(&mut group)).map_err(failed)?;
+            }
+        }
+        group.close().map_err(failed)?;
+    }
     let bytes = Bytes::from(writer.into_inner().map_err(failed)?);
 
     let tail_bytes = tail_length(&bytes)
@@ -121,7 +156,7 @@ pub(super) fn encode_rows(
     let file = DataFile {
         path: path.to_owned(),
         bytes: bytes.len() as u64,
-        rows: batch.num_rows() as u64,
+        rows: keys.len() as u64,
         pin: digest(&bytes[bytes.len() - tail_bytes..]),
         tail_bytes: tail_bytes as u64,
         min_key: min.to_string(),
@@ -130,7 +165,7 @@ pub(super) fn encode_rows(
         policy: Arc::clone(policy),
         superseded: RoaringBitmap::new(),
         tombstones: (0u32..).zip(keys).filter(|(_, key)| key.deleted).map(|(position, _)| position).collect(),
-        schema: declared,
+        schema: Arc::clone(declared),
         content: None,
     };
     Ok((bytes, file))
@@ -227,9 +262,21 @@ fn digest(tail: &[u8]) -> [u8; 32] {
     pin
 }
 
+/// Finds the columns for which a dictionary would cost more than it saves.
+fn columns_without_dictionary(rows: &impl Columns, key_column: &str) -> Result<Vec<FieldRef>> {
+    let mut plain = Vec::new();
+    for (index, field) in rows.schema().fields().iter().enumerate() {
+        if field.name() == key_column || is_mostly_distinct(rows, index)? {
+            plain.push(Arc::clone(field));
+        }
+    }
+    Ok(plain)
+}
+
 fn properties(
-    batch: &RecordBatch,
+    schema: &SchemaRef,
     key_column: &str,
+    plain: &[FieldRef],
     encryption: Arc<FileEncryptionProperties>,
 ) -> Result<WriterProperties, ParquetError> {
     let mut builder = WriterProperties::builder()
@@ -245,18 +292,14 @@ fn properties(
         .set_offset_index_disabled(true)
         .set_bloom_filter_enabled(false)
         .with_file_encryption_properties(encryption);
-    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+    for field in plain {
         let path = ColumnPath::from(field.name().as_str());
-        let is_key = field.name() == key_column;
-        if field.data_type().is_nested() || !(is_key || is_mostly_distinct(column)) {
-            continue;
-        }
         builder = builder.set_column_dictionary_enabled(path.clone(), false);
         if matches!(field.data_type(), DataType::Timestamp(_, _) | DataType::Int64 | DataType::Date32) {
             builder = builder.set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
         }
     }
-    let leaves = ArrowSchemaConverter::new().convert(batch.schema_ref())?;
+    let leaves = ArrowSchemaConverter::new().convert(schema)?;
     let key_leaf = leaves.columns().iter().position(|leaf| leaf.path().parts() == [key_column]);
     let sorting = key_leaf
         .and_then(|leaf| i32::try_from(leaf).ok())
@@ -264,21 +307,28 @@ fn properties(
     Ok(builder.set_sorting_columns(sorting).build())
 }
 
-/// Tells whether a sample of the column has few repetitions, so that a dictionary would cost more than it saves.
-fn is_mostly_distinct(column: &ArrayRef) -> bool {
-    let length = column.len().min(u32::MAX as usize);
-    let step = length.div_ceil(SAMPLE_ROWS).max(1);
-    let sample = UInt32Array::from_iter_values((0..length).step_by(step).map(|row| row as u32));
-    let distinct = || {
-        let sampled = take(column, &sample, None).ok()?;
-        let present = sampled.len() - sampled.null_count();
-        let converter = RowConverter::new(vec![SortField::new(sampled.data_type().clone())]).ok()?;
-        let rows = converter.convert_columns(&[Arc::clone(&sampled)]).ok()?;
-        let distinct: HashSet<&[u8]> =
-            (0..rows.num_rows()).filter(|row| sampled.is_valid(*row)).map(|row| rows.row(row).data()).collect();
-        Some(present > 16 && distinct.len() * 2 > present)
+/// Tells whether a sample of the column has few repetitions.
+fn is_mostly_distinct(rows: &impl Columns, index: usize) -> Result<bool> {
+    let length = rows.keys().len();
+    let data_type = rows.schema().field(index).data_type();
+    if !matches!(data_type, DataType::Utf8 | DataType::Int64 | DataType::Float64 | DataType::Timestamp(_, _)) {
+        return Ok(false);
+    }
+    let sampled = rows.column(index, (0..length).step_by(length.div_ceil(SAMPLE_ROWS).max(1)))?;
+    let present = sampled.len() - sampled.null_count();
+    if present <= FEW_VALUES {
+        return Ok(false);
+    }
+    let distinct = match data_type {
+        DataType::Utf8 => sampled.as_string::<i32>().iter().flatten().collect::<HashSet<_>>().len(),
+        _ => {
+            // The bits of a number, whatever they stand for, tell equal from different.
+            let bits = sampled.to_data();
+            let bits = &bits.buffers()[0].typed_data::<u64>()[bits.offset()..];
+            (0..sampled.len()).filter(|row| sampled.is_valid(*row)).map(|row| bits[row]).collect::<HashSet<_>>().len()
+        }
     };
-    distinct().unwrap_or(false)
+    Ok(distinct * 2 > present)
 }
 
 /// Copies the schema without any metadata: units and descriptions are the manifest's, and a file says no more than it must.
@@ -296,7 +346,7 @@ fn stripped(field: &FieldRef) -> FieldRef {
     Arc::new(Field::new(field.name(), data_type, field.is_nullable()))
 }
 
-fn relabelled((column, field): (&ArrayRef, &FieldRef)) -> Result<ArrayRef> {
+fn relabelled(column: &ArrayRef, field: &FieldRef) -> Result<ArrayRef> {
     if column.data_type() == field.data_type() {
         return Ok(Arc::clone(column));
     }
@@ -307,7 +357,6 @@ fn relabelled((column, field): (&ArrayRef, &FieldRef)) -> Result<ArrayRef> {
 
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::TimeUnit;
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
     use parquet::basic::PageType;
@@ -317,7 +366,7 @@ mod tests {
 
     use super::*;
     use crate::error::ErrorKind;
-    use crate::lake::scan::fixtures::{NEEDLE, encoded, id, rows, updated_ms};
+    use crate::lake::scan::fixtures::{NEEDLE, Rows, encoded, id, rows, updated_ms};
 
     fn ring() -> KeyRing {
         KeyRing::generate("lake", 0).unwrap()
@@ -445,19 +494,22 @@ mod tests {
     fn rows_without_keys_are_refused() {
         let (batch, keys) = rows(0, 10);
         let policy: Arc<str> = Arc::from("digest");
-        for (batch, keys) in [(batch.slice(0, 0), &keys[..0]), (batch, &keys[..9])] {
-            let error = encode_rows("data/x.parquet", &batch, keys, "ticket_id", &policy, &ring()).unwrap_err();
+        for (batch, keys) in [(batch.slice(0, 0), &keys[..0])] {
+            let rows = Rows { batch, keys: keys.to_vec() };
+            let error = encode_columns("data/x.parquet", &rows, "ticket_id", &policy, &ring()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Internal);
         }
     }
 
     #[test]
     fn distinct_columns_are_told_from_repetitive_ones() {
-        let (batch, _) = rows(0, 5000);
-        let found: Vec<bool> = batch.columns().iter().map(is_mostly_distinct).collect();
-        assert_eq!(found, [true, true, false, false, false, true]);
-        assert!(!is_mostly_distinct(&arrow::array::new_empty_array(&DataType::Timestamp(TimeUnit::Second, None))));
-        assert!(!is_mostly_distinct(&arrow::array::new_null_array(&DataType::Utf8, 100)));
+        let found = |from, to| {
+            let (batch, keys) = rows(from, to);
+            let rows = Rows { batch, keys };
+            (0..rows.batch.num_columns()).map(|index| is_mostly_distinct(&rows, index).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(found(0, 5000), [true, true, false, false, false, true]);
+        assert_eq!(found(0, 10), [false; 6]);
     }
 
     proptest! {

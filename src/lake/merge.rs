@@ -21,28 +21,28 @@ use roaring::RoaringBitmap;
 use crate::error::{Error, Result};
 use crate::keys::KeyRing;
 use crate::lake::manifest::{DataFile, has_column};
-use crate::lake::scan::{self, MetadataCache};
+use crate::lake::scan::{self, MetadataCache, fingerprint};
 use crate::lake::transaction::RowCounts;
 use crate::model::ObjectId;
-use crate::policy::{RecordKey, RedactedBatch};
+use crate::policy::{RecordKey, RedactedBatch, SortedRows};
 
 /// Files whose keys are read at once.
 const LOOK_UPS: usize = 8;
 
 /// Rows of one stream in key order, each id once.
 pub(super) struct Incoming {
-    rows: RedactedBatch,
+    rows: SortedRows,
 }
 
 impl Incoming {
     /// Joins batches of one stream and keeps the newest revision of each id.
     pub(super) fn try_new(batches: &[RedactedBatch]) -> Result<Self> {
-        let rows = RedactedBatch::concat_sorted(batches)?;
+        let rows = SortedRows::try_new(batches)?;
         let newest = newest_per_id(rows.keys());
         Ok(Self { rows: if newest.true_count() == newest.len() { rows } else { rows.filter(&newest)? } })
     }
 
-    pub(super) fn rows(&self) -> &RedactedBatch {
+    pub(super) fn rows(&self) -> &SortedRows {
         &self.rows
     }
 
@@ -51,20 +51,21 @@ impl Incoming {
     /// Values are taken in Arrow's row format, so that it does not matter how the arrays came about.
     pub(super) fn content(&self) -> Result<[u8; 32]> {
         let failed = |error| Error::internal("failed to digest a table's rows").with_source(error);
-        let batch = self.rows.batch();
         let mut digest = Context::new(&SHA256);
         let mut update = |bytes: &[u8]| {
             digest.update(&(bytes.len() as u64).to_le_bytes());
             digest.update(bytes);
         };
         update(self.rows.policy().as_bytes());
-        let mut fields = Vec::with_capacity(batch.num_columns());
-        for field in batch.schema().fields() {
+        let mut fields = Vec::new();
+        let mut columns = Vec::new();
+        for (index, field) in self.rows.schema().fields().iter().enumerate() {
             update(field.name().as_bytes());
             update(field.data_type().to_string().as_bytes());
             fields.push(SortField::new(field.data_type().clone()));
+            columns.push(self.rows.column(index, 0..self.rows.keys().len())?);
         }
-        let rows = RowConverter::new(fields).and_then(|converter| converter.convert_columns(batch.columns()));
+        let rows = RowConverter::new(fields).and_then(|converter| converter.convert_columns(&columns));
         let rows = rows.map_err(failed)?;
         for (row, key) in rows.iter().zip(self.rows.keys()) {
             update(row.as_ref());
@@ -98,12 +99,14 @@ pub(super) async fn merge(
 ) -> Result<Merged> {
     let rows = &incoming.rows;
     let ids: Vec<ObjectId> = rows.keys().iter().map(|key| key.id).collect();
+    let mut prints: Vec<(u32, ObjectId)> = ids.iter().map(|id| (fingerprint(*id), *id)).collect();
+    prints.sort_unstable();
     let mut present: HashMap<ObjectId, Vec<Present>> = HashMap::new();
     // Collected, because a stream that borrows through a closure makes this future hard to send between threads.
     let look_ups: Vec<_> = files
         .iter()
         .enumerate()
-        .map(|(place, file)| look_up(store, cache, ring, place, file, rows, &ids).boxed())
+        .map(|(place, file)| look_up(store, cache, ring, place, file, rows, (&ids, &prints)).boxed())
         .collect();
     let mut found = stream::iter(look_ups).buffer_unordered(LOOK_UPS);
     while let Some(found) = found.try_next().await? {
@@ -180,15 +183,15 @@ fn newest_per_id(keys: &[RecordKey]) -> BooleanArray {
     BooleanArray::from(newest)
 }
 
-/// Finds the rows of a file that count and have one of the ids (ascending).
+/// Finds the rows of a file that count and have one of the ids (ascending, and by ascending fingerprint).
 async fn look_up(
     store: &Arc<dyn ObjectStore>,
     cache: &MetadataCache,
     ring: &KeyRing,
     place: usize,
     file: &Arc<DataFile>,
-    rows: &RedactedBatch,
-    ids: &[ObjectId],
+    rows: &SortedRows,
+    (ids, prints): (&[ObjectId], &[(u32, ObjectId)]),
 ) -> Result<Vec<(ObjectId, Present)>> {
     let (min, max) = file.key_range()?;
     let from = ids.partition_point(|id| *id < min);
@@ -196,10 +199,16 @@ async fn look_up(
     if from >= to {
         return Ok(Vec::new());
     }
-    let wanted: HashSet<ObjectId> = ids[from..to].iter().copied().collect();
+    let wanted: HashSet<ObjectId> = match cache.filter(file) {
+        Some(filter) => filter.select(prints).into_iter().collect(),
+        None => ids[from..to].iter().copied().collect(),
+    };
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
     let found = scan::find_keys(store, cache, ring, file, rows.stream().key_column(), &wanted).await?;
-    let current = file.policy == *rows.policy()
-        && rows.batch().schema_ref().fields().iter().all(|field| has_column(&file.schema, field));
+    let current =
+        file.policy == *rows.policy() && rows.schema().fields().iter().all(|field| has_column(&file.schema, field));
     let counting = found.into_iter().filter(|found| !file.superseded.contains(found.position));
     Ok(counting
         .map(|found| {

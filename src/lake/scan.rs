@@ -52,6 +52,7 @@ use guard::{CurrentFiles, Guard};
 use reader::{Access, Pinned, PinnedReaders};
 
 pub use cache::MetadataCache;
+pub(in crate::lake) use cache::{IdFilter, fingerprint};
 pub use find::{FoundKey, find_keys};
 
 /// The URL under which DataFusion looks up a store for our files; it only has to resolve, our readers bring their own.

@@ -24,9 +24,10 @@ use crate::lake::log::Appended;
 use crate::lake::manifest::{DataFile, Manifest, TableState, Watermark, union};
 use crate::lake::merge::{self, Incoming};
 use crate::lake::run::RunRecord;
+use crate::lake::scan::IdFilter;
 use crate::lake::{Inner, WRITER, layout, store};
 use crate::model::Stream;
-use crate::policy::RedactedBatch;
+use crate::policy::{RedactedBatch, SortedRows};
 
 /// Times that a commit starts again after it lost a race. Each loss means that another writer won, so only a crowd of
 /// writers gets here.
@@ -247,7 +248,7 @@ impl TableChange {
         present: Option<&TableState>,
         actions: &mut Vec<Action>,
     ) -> Result<()> {
-        let columns = self.incoming.rows().batch().schema();
+        let columns = Arc::clone(self.incoming.rows().schema());
         let joined = match kept {
             None => columns,
             Some(table) => Arc::new(union(&table.schema, &columns).map_err(|change| {
@@ -302,13 +303,15 @@ fn parts(kept: &BooleanArray, limit: usize) -> Vec<BooleanArray> {
         .collect()
 }
 
-async fn put_file(lake: &Inner, rows: RedactedBatch) -> Result<DataFile> {
+async fn put_file(lake: &Inner, rows: SortedRows) -> Result<DataFile> {
     let path = layout::new_data_file(rows.stream(), lake.clock.as_ref());
     let object = Path::from(path.as_str());
     let ring = lake.ring.clone();
+    let filter = IdFilter::new(rows.keys().iter().map(|key| key.id));
     let encoding = tokio::task::spawn_blocking(move || file::encode(&path, &rows, &ring));
     let (bytes, file) =
         encoding.await.map_err(|error| Error::internal("failed to encode a data file").with_source(error))??;
     lake.store.put(&object, bytes.into()).await.map_err(|error| store::failed("write", &object, error))?;
+    lake.cache.insert_filter(&file, filter);
     Ok(file)
 }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, RecordBatch, UInt32Array};
-use arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
+use arrow::compute::{filter_record_batch, interleave};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 
 use crate::error::{Error, Result};
@@ -73,40 +74,125 @@ impl RedactedBatch {
         Ok(Self { stream: self.stream, policy: Arc::clone(&self.policy), keys: keys.collect(), batch })
     }
 
-    /// Joins batches of one stream and schema, sorted by id, then `updated_at`, then `rev`.
-    ///
-    /// Rows with equal keys stay in the order of the batches.
+    /// Returns the bytes of memory that the rows take.
+    pub fn memory_bytes(&self) -> usize {
+        self.batch.get_array_memory_size() + self.keys.len() * size_of::<RecordKey>()
+    }
+}
+
+/// Rows of several batches of one stream in the order of id, `updated_at` and `rev`.
+///
+/// Values stay where they were decoded: a column is put into this order when it is asked for, and takes memory only then.
+#[derive(Debug, Clone)]
+pub struct SortedRows {
+    stream: Stream,
+    policy: Arc<str>,
+    schema: SchemaRef,
+    parts: Arc<[RecordBatch]>,
+    keys: Vec<RecordKey>,
+    /// Where each row stands: batch, row.
+    places: Vec<(usize, usize)>,
+}
+
+impl SortedRows {
+    /// Sorts the rows of batches of one stream, policy and schema; rows with equal keys stay in the order of the batches.
     ///
     /// # Errors
     ///
     /// [`Internal`](crate::error::ErrorKind::Internal) when there is no batch, or they are not of one stream, policy and schema.
-    pub fn concat_sorted(batches: &[Self]) -> Result<Self> {
+    pub fn try_new(batches: &[RedactedBatch]) -> Result<Self> {
         let first = batches.first().ok_or_else(|| Error::internal("no batch to join"))?;
-        let stream = first.stream;
         for other in batches {
-            if other.stream != stream || other.policy != first.policy || other.batch.schema() != first.batch.schema() {
+            if other.stream != first.stream
+                || other.policy != first.policy
+                || other.batch.schema() != first.batch.schema()
+            {
                 return Err(Error::internal("batches of different streams, policies or schemas cannot be joined")
-                    .with_context("first", stream)
+                    .with_context("first", first.stream)
                     .with_context("other", other.stream));
             }
         }
-        let keys: Vec<RecordKey> = batches.iter().flat_map(|batch| batch.keys.iter().copied()).collect();
-        let batch = match batches {
-            [single] => single.batch.clone(),
-            _ => concat_batches(&first.batch.schema(), batches.iter().map(|batch| &batch.batch))
-                .map_err(|error| columnar("join", stream, error))?,
-        };
-        let order = |key: &RecordKey| (key.id, key.updated_at_ms, key.rev);
-        let policy = Arc::clone(&first.policy);
-        if keys.is_sorted_by_key(order) {
-            return Ok(Self { stream, policy, keys: keys.into(), batch });
+        let rows = batches
+            .iter()
+            .enumerate()
+            .flat_map(|(part, batch)| batch.keys.iter().enumerate().map(move |(row, key)| (*key, (part, row))));
+        let mut rows: Vec<(RecordKey, (usize, usize))> = rows.collect();
+        rows.sort_by_key(|(key, _)| (key.id, key.updated_at_ms, key.rev));
+        let (keys, places) = rows.into_iter().unzip();
+        Ok(Self {
+            stream: first.stream,
+            policy: Arc::clone(&first.policy),
+            schema: first.batch.schema(),
+            parts: batches.iter().map(|batch| batch.batch.clone()).collect(),
+            keys,
+            places,
+        })
+    }
+
+    /// Returns the stream.
+    pub fn stream(&self) -> Stream {
+        self.stream
+    }
+
+    /// Returns the digest of the policy that made the rows.
+    pub fn policy(&self) -> &Arc<str> {
+        &self.policy
+    }
+
+    /// Returns the columns.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Returns the rows' keys, in their order.
+    pub fn keys(&self) -> &[RecordKey] {
+        &self.keys
+    }
+
+    /// Keeps the rows whose `mask` is true.
+    ///
+    /// # Errors
+    ///
+    /// [`Internal`](crate::error::ErrorKind::Internal) when the mask has another length than there are rows.
+    pub fn filter(&self, mask: &BooleanArray) -> Result<Self> {
+        if mask.len() != self.keys.len() {
+            return Err(Error::internal("mask has another length than there are rows")
+                .with_context("mask", mask.len())
+                .with_context("rows", self.keys.len()));
         }
-        let mut rows: Vec<u32> = (0..keys.len() as u32).collect();
-        rows.sort_by_key(|row| order(&keys[*row as usize]));
-        let sorted = rows.iter().map(|row| keys[*row as usize]).collect();
-        let batch =
-            take_record_batch(&batch, &UInt32Array::from(rows)).map_err(|error| columnar("sort", stream, error))?;
-        Ok(Self { stream, policy, keys: sorted, batch })
+        let kept = mask.values().set_indices();
+        let (keys, places) = kept.map(|row| (self.keys[row], self.places[row])).unzip();
+        Ok(Self { keys, places, ..self.clone_without_rows() })
+    }
+
+    /// Puts rows of a column (by its position in the schema) into one array.
+    ///
+    /// # Errors
+    ///
+    /// [`Internal`](crate::error::ErrorKind::Internal) when there is no such column or row, or the values do not fit one array:
+    /// more than 2 GiB of text.
+    pub fn column(&self, index: usize, rows: impl Iterator<Item = usize>) -> Result<ArrayRef> {
+        let places: Option<Vec<(usize, usize)>> = rows.map(|row| self.places.get(row).copied()).collect();
+        let (Some(places), Some(field)) = (places, self.schema.fields().get(index)) else {
+            return Err(Error::internal("column or row is not there").with_context("column", index));
+        };
+        // Most columns of most pages hold nothing.
+        if self.parts.iter().all(|part| part.column(index).null_count() == part.num_rows()) {
+            return Ok(new_null_array(field.data_type(), places.len()));
+        }
+        let values: Vec<&dyn Array> = self.parts.iter().map(|part| part.column(index).as_ref()).collect();
+        interleave(&values, &places).map_err(|error| columnar("sort", self.stream, error))
+    }
+
+    fn clone_without_rows(&self) -> Self {
+        Self {
+            stream: self.stream,
+            policy: Arc::clone(&self.policy),
+            schema: Arc::clone(&self.schema),
+            parts: Arc::clone(&self.parts),
+            keys: Vec::new(),
+            places: Vec::new(),
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::keys::KeyRing;
 use crate::lake::manifest::DataFile;
 use crate::lake::scan::MetadataCache;
+use crate::lake::scan::cache::IdFilter;
 use crate::lake::scan::reader::{Access, PinnedReader};
 use crate::model::ObjectId;
 
@@ -98,6 +99,8 @@ pub async fn find_keys<S: BuildHasher>(
         return Ok(Vec::new());
     }
 
+    // A file that is read whole is known from now on.
+    let mut seen = (groups.len() == builder.metadata().num_row_groups()).then(|| Vec::with_capacity(first as usize));
     let mask = ProjectionMask::columns(&schema, [key_column, UPDATED_AT, REV]);
     let mut stream = builder.with_projection(mask).with_row_groups(groups).build().map_err(failed)?;
     let mut positions = positions.into_iter().flatten();
@@ -107,7 +110,11 @@ pub async fn find_keys<S: BuildHasher>(
             Error::data("key columns of the data file have unknown types").with_context("file", &file.path)
         })?;
         for (row, position) in (0..batch.num_rows()).zip(&mut positions) {
-            let Some(id) = columns.id(row).filter(|id| wanted.contains(id)) else { continue };
+            let id = columns.id(row);
+            if let (Some(seen), Some(id)) = (&mut seen, id) {
+                seen.push(id);
+            }
+            let Some(id) = id.filter(|id| wanted.contains(id)) else { continue };
             let position = position as u32;
             found.push(FoundKey {
                 position,
@@ -118,6 +125,9 @@ pub async fn find_keys<S: BuildHasher>(
                 superseded: file.superseded.contains(position),
             });
         }
+    }
+    if let Some(seen) = seen {
+        cache.insert_filter(file, IdFilter::new(seen.into_iter()));
     }
     Ok(found)
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Float64Array, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder, TimestampMillisecondArray,
+    ArrayRef, Float64Array, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder,
+    TimestampMillisecondArray, UInt32Array,
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use bytes::Bytes;
@@ -11,8 +12,9 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
+use crate::error::Result;
 use crate::keys::KeyRing;
-use crate::lake::file::encode_rows;
+use crate::lake::file::{Columns, encode_columns};
 use crate::lake::manifest::{DataFile, TableState};
 use crate::model::ObjectId;
 use crate::policy::RecordKey;
@@ -77,11 +79,32 @@ pub(in crate::lake) fn rows(from: usize, to: usize) -> (RecordBatch, Vec<RecordK
     (RecordBatch::try_new(schema(), columns).unwrap(), keys)
 }
 
+/// Rows as they are, in the order of their keys.
+pub(in crate::lake) struct Rows {
+    pub(in crate::lake) batch: RecordBatch,
+    pub(in crate::lake) keys: Vec<RecordKey>,
+}
+
+impl Columns for Rows {
+    fn schema(&self) -> &SchemaRef {
+        self.batch.schema_ref()
+    }
+
+    fn keys(&self) -> &[RecordKey] {
+        &self.keys
+    }
+
+    fn column(&self, index: usize, rows: impl Iterator<Item = usize>) -> Result<ArrayRef> {
+        let rows: UInt32Array = rows.map(|row| row as u32).collect();
+        Ok(arrow::compute::take(self.batch.column(index), &rows, None).unwrap())
+    }
+}
+
 /// Encodes rows `from..to` as `data/tickets/<name>.parquet`.
 pub(in crate::lake) fn encoded(ring: &KeyRing, name: &str, from: usize, to: usize) -> (Bytes, DataFile) {
     let (batch, keys) = rows(from, to);
     let path = format!("data/tickets/{name}.parquet");
-    encode_rows(&path, &batch, &keys, "ticket_id", &Arc::from("digest"), ring).unwrap()
+    encode_columns(&path, &Rows { batch, keys }, "ticket_id", &Arc::from("digest"), ring).unwrap()
 }
 
 /// Puts files into a store in memory.
