@@ -38,6 +38,7 @@ mod columns;
 mod custom;
 mod decode;
 mod definitions;
+mod json;
 mod method;
 mod plan;
 mod quarantine;

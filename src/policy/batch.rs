@@ -74,9 +74,10 @@ impl RedactedBatch {
         Ok(Self { stream: self.stream, policy: Arc::clone(&self.policy), keys: keys.collect(), batch })
     }
 
-    /// Returns the bytes of memory that the rows take.
+    /// Returns the bytes of memory that the rows take; columns without a value share theirs and do not count.
     pub fn memory_bytes(&self) -> usize {
-        self.batch.get_array_memory_size() + self.keys.len() * size_of::<RecordKey>()
+        let columns = self.batch.columns().iter().filter(|column| column.null_count() < column.len());
+        columns.map(|column| column.get_array_memory_size()).sum::<usize>() + self.keys.len() * size_of::<RecordKey>()
     }
 }
 

@@ -8,12 +8,10 @@ use std::sync::Arc;
 use arrow::array::{
     ArrayRef, BooleanBuilder, Float64Builder, Int64Builder, ListBuilder, StringBuilder, TimestampMillisecondBuilder,
 };
-use serde::de::{Deserializer, SeqAccess, Visitor};
-use serde_json::value::RawValue;
 
 use crate::model::ObjectId;
 use crate::policy::batch::RecordKey;
-use crate::policy::method::TextStep;
+use crate::policy::json::{Flaw, Reader, Value};
 use crate::policy::plan::{ColumnPlan, Kind, Role};
 use crate::policy::quarantine::JsonType;
 use crate::policy::scalar;
@@ -54,7 +52,7 @@ impl PartialKey {
 /// Buffers that texts are unescaped and written into.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    read: String,
+    pub(super) read: String,
     written: String,
 }
 
@@ -71,42 +69,51 @@ impl ColumnBuilder {
         Self { values, rows: 0 }
     }
 
-    /// Stores the value of a row, or returns the JSON type of a value that the column cannot hold.
+    /// Reads the value of a row and stores it; returns the JSON type of a value that the column cannot hold.
     pub(super) fn push(
         &mut self,
         row: usize,
         plan: &ColumnPlan,
-        raw: &str,
+        reader: &mut Reader<'_>,
         key: &mut PartialKey,
         scratch: &mut Scratch,
-    ) -> Result<(), JsonType> {
-        if self.rows > row {
-            return Ok(());
+    ) -> Result<Option<JsonType>, Flaw> {
+        let value = reader.value()?;
+        // `{}` and `[]` stand for "no value" wherever the source has none.
+        let is_empty = match value {
+            Value::Null => true,
+            Value::Object => reader.is_at_end()?,
+            Value::Array => !matches!(self.values, Values::TextList(_)) && reader.is_at_end()?,
+            _ => false,
+        };
+        if is_empty || self.rows > row {
+            reader.skip_rest(value)?;
+            return Ok(None);
         }
         self.pad(row);
         self.rows = row + 1;
-        let Some(json_type) = JsonType::of(raw) else {
-            self.append_nulls(1);
-            return Ok(());
+        let is_stored = match value {
+            Value::Array => self.push_list(plan, reader, scratch)?,
+            value => self.push_scalar(plan, value, key, scratch),
         };
-        if self.try_push(plan, raw, json_type, key, scratch) {
-            return Ok(());
+        if is_stored {
+            return Ok(None);
         }
         self.append_nulls(1);
-        if is_empty_container(raw) { Ok(()) } else { Err(json_type) }
+        reader.skip_rest(value)?;
+        Ok(JsonType::of(value))
     }
 
-    fn try_push(
+    fn push_scalar(
         &mut self,
         plan: &ColumnPlan,
-        raw: &str,
-        json_type: JsonType,
+        value: Value<'_>,
         key: &mut PartialKey,
         scratch: &mut Scratch,
     ) -> bool {
-        match (&mut self.values, &plan.kind, json_type) {
-            (Values::Text(builder), Kind::Text(step), JsonType::Text) => {
-                let Some(text) = scalar::text(raw, &mut scratch.read) else { return false };
+        match (&mut self.values, &plan.kind, value) {
+            (Values::Text(builder), Kind::Text(step), Value::Text(text)) => {
+                let text = scalar::text(text, &mut scratch.read);
                 if plan.role == Role::Id {
                     let Some(id) = ObjectId::from_hex(text.as_bytes()) else { return false };
                     key.id = Some(id);
@@ -118,42 +125,67 @@ impl ColumnBuilder {
                 }
                 builder.append_value(step.apply(text, &mut scratch.written));
             }
-            (Values::Int(builder), Kind::Int, JsonType::Number) => {
-                let Some(int) = scalar::int(raw) else { return false };
+            (Values::Int(builder), Kind::Int, Value::Number(number)) => {
+                let Some(int) = scalar::int(number) else { return false };
                 if plan.role == Role::Rev {
                     key.rev = Some(int);
                 }
                 builder.append_value(int);
             }
-            (Values::Float(builder), Kind::Float, JsonType::Number) => {
-                let Some(float) = scalar::float(raw) else { return false };
+            (Values::Float(builder), Kind::Float, Value::Number(number)) => {
+                let Some(float) = scalar::float(number) else { return false };
                 builder.append_value(float);
             }
-            (Values::Bool(builder), Kind::Bool, JsonType::Bool) => {
-                let is_true = raw.starts_with('t');
+            (Values::Bool(builder), Kind::Bool, Value::Bool(is_true)) => {
                 if plan.role == Role::Deleted {
                     key.deleted = is_true;
                 }
                 builder.append_value(is_true);
             }
-            (Values::Timestamp(builder), Kind::Timestamp(grain), JsonType::Text) => {
-                let text = scalar::text(raw, &mut scratch.read);
-                let Some(instant) = text.and_then(scalar::timestamp) else { return false };
+            (Values::Timestamp(builder), Kind::Timestamp(grain), Value::Text(text)) => {
+                let Some(instant) = scalar::timestamp(scalar::text(text, &mut scratch.read)) else { return false };
                 if plan.role == Role::UpdatedAt {
                     key.updated_at_ms = Some(instant);
                 }
                 builder.append_value(grain.map_or(instant, |grain| scalar::truncate(instant, grain)));
-            }
-            (Values::TextList(builder), Kind::TextList(step), JsonType::Array) => {
-                return push_list(builder, step, raw, scratch);
             }
             _ => return false,
         }
         true
     }
 
+    /// Stores a list whole, or leaves the reader where it was when an element is neither text nor null: half a list would
+    /// read as a whole one.
+    fn push_list(&mut self, plan: &ColumnPlan, reader: &mut Reader<'_>, scratch: &mut Scratch) -> Result<bool, Flaw> {
+        let (Values::TextList(builder), Kind::TextList(step)) = (&mut self.values, &plan.kind) else {
+            return Ok(false);
+        };
+        let start = reader.mark();
+        let mut is_first = true;
+        while reader.element(&mut is_first)? {
+            if !matches!(reader.value()?, Value::Text(_) | Value::Null) {
+                reader.back(start);
+                return Ok(false);
+            }
+        }
+        reader.back(start);
+        let values = builder.values();
+        let mut is_first = true;
+        while reader.element(&mut is_first)? {
+            match reader.value()? {
+                Value::Text(text) => {
+                    let text = scalar::text(text, &mut scratch.read);
+                    values.append_value(step.apply(text, &mut scratch.written));
+                }
+                _ => values.append_null(),
+            }
+        }
+        builder.append(true);
+        Ok(true)
+    }
+
     /// Appends the nulls that are owed up to a row.
-    pub(super) fn pad(&mut self, rows: usize) {
+    fn pad(&mut self, rows: usize) {
         if self.rows < rows {
             self.append_nulls(rows - self.rows);
             self.rows = rows;
@@ -171,62 +203,20 @@ impl ColumnBuilder {
         }
     }
 
-    /// Takes the page's values and leaves the builder empty.
-    pub(super) fn finish(&mut self) -> ArrayRef {
+    /// Takes the values of a page of so many rows and leaves the builder empty; nothing when no row had a value.
+    pub(super) fn finish(&mut self, rows: usize) -> Option<ArrayRef> {
+        if self.rows == 0 {
+            return None;
+        }
+        self.pad(rows);
         self.rows = 0;
-        match &mut self.values {
+        Some(match &mut self.values {
             Values::Text(builder) => Arc::new(builder.finish()),
             Values::TextList(builder) => Arc::new(builder.finish()),
             Values::Int(builder) => Arc::new(builder.finish()),
             Values::Float(builder) => Arc::new(builder.finish()),
             Values::Bool(builder) => Arc::new(builder.finish()),
             Values::Timestamp(builder) => Arc::new(builder.finish()),
-        }
-    }
-}
-
-/// `{}` and `[]` stand for "no value" wherever the source has none.
-fn is_empty_container(raw: &str) -> bool {
-    let inner = raw
-        .strip_prefix('{')
-        .and_then(|inner| inner.strip_suffix('}'))
-        .or_else(|| raw.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')));
-    inner.is_some_and(|inner| inner.trim_ascii().is_empty())
-}
-
-/// Appends one list, or nothing when an element is neither text nor null: half a list would read as a whole one.
-fn push_list(builder: &mut ListBuilder<StringBuilder>, step: &TextStep, raw: &str, scratch: &mut Scratch) -> bool {
-    let mut is_texts = true;
-    let mut read = serde_json::Deserializer::from_str(raw);
-    let each = Elements(|element: &str| is_texts &= matches!(JsonType::of(element), None | Some(JsonType::Text)));
-    if read.deserialize_seq(each).is_err() || !is_texts {
-        return false;
-    }
-    let values = builder.values();
-    let mut read = serde_json::Deserializer::from_str(raw);
-    let each = Elements(|element: &str| match scalar::text(element, &mut scratch.read) {
-        Some(text) => values.append_value(step.apply(text, &mut scratch.written)),
-        None => values.append_null(),
-    });
-    let is_read = read.deserialize_seq(each).is_ok();
-    builder.append(is_read);
-    true
-}
-
-/// Visits the raw texts of an array's elements.
-struct Elements<F>(F);
-
-impl<'de, F: FnMut(&str)> Visitor<'de> for Elements<F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("an array")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
-        while let Some(element) = seq.next_element::<&'de RawValue>()? {
-            (self.0)(element.get());
-        }
-        Ok(())
+        })
     }
 }

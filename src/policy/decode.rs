@@ -8,21 +8,17 @@
 //! Each page has builders of its own, emptied into a record batch when the whole page was read: a page that fails leaves no
 //! row, and costs nothing to undo. Dropped values are passed over by the JSON reader without being read or copied.
 
-use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, new_null_array};
 use arrow::compute::{concat_batches, filter};
-use arrow::datatypes::SchemaRef;
-use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::error::Category;
-use serde_json::value::RawValue;
+use arrow::datatypes::{DataType, SchemaRef};
 
 use crate::error::{Error, Result};
 use crate::model::ObjectId;
 use crate::policy::batch::{RecordKey, RedactedBatch, columnar};
 use crate::policy::columns::{ColumnBuilder, PartialKey, Scratch};
+use crate::policy::json::{Flaw, Reader, Text, Value};
 use crate::policy::plan::Plan;
 use crate::policy::quarantine::{Counts, JsonType, Quarantined};
 use crate::policy::scalar;
@@ -38,6 +34,7 @@ pub struct Decoder {
     keys: Vec<RecordKey>,
     pages: Vec<RecordBatch>,
     organisation: Option<ObjectId>,
+    nulls: Nulls,
 }
 
 /// What a page says about itself, and the keys of its records in their order.
@@ -80,6 +77,7 @@ impl Decoder {
             keys: Vec::new(),
             pages: Vec::new(),
             organisation: None,
+            nulls: Nulls::default(),
         }
     }
 
@@ -160,7 +158,13 @@ impl Decoder {
     }
 
     fn decode(&mut self, bytes: &[u8]) -> Result<(PageSummary, RecordBatch)> {
+        let stream = self.plan.stream;
+        let refused = |fault: Fault, (line, column): (usize, usize)| {
+            fault.into_error().with_context("stream", stream).with_context("line", line).with_context("column", column)
+        };
+        let reader = Reader::try_new(bytes).map_err(|flaw| refused(flaw.into(), (1, 1)))?;
         let mut page = Page {
+            reader,
             plan: &self.plan,
             builders: &mut self.builders,
             counts: &mut self.counts,
@@ -170,43 +174,26 @@ impl Decoder {
             key: PartialKey::default(),
             expected: self.organisation,
             has_data: false,
-            fault: None,
         };
-        let mut reader = serde_json::Deserializer::from_slice(bytes);
-        let read = reader.deserialize_map(PageVisitor(&mut page)).and_then(|()| reader.end());
-        let stream = self.plan.stream;
-        if let Err(error) = read {
-            let place = |failed: Error| {
-                failed
-                    .with_context("stream", stream)
-                    .with_context("line", error.line())
-                    .with_context("column", error.column())
-            };
-            return Err(place(match (page.fault, error.classify()) {
-                (Some(fault), _) => fault.into_error(page.kept.len()),
-                (None, Category::Eof) => Error::data("page ends in the middle of its JSON"),
-                (None, Category::Syntax) => Error::data("page is not valid JSON"),
-                (None, Category::Data | Category::Io) => {
-                    Error::data("page has another form than an answer of the source")
-                }
-            }));
+        if let Err(fault) = page.read() {
+            return Err(refused(fault, page.reader.position()));
         }
         if !page.has_data {
             return Err(Error::data("page has no `data`").with_context("stream", stream));
         }
         let Page { summary, kept, .. } = page;
-        let rows = kept.len();
-        let arrays = self.builders.iter_mut().map(|builder| {
-            builder.pad(rows);
-            builder.finish()
-        });
         let misaligned = |error| columnar("align", stream, error);
-        let arrays: Vec<ArrayRef> = if summary.rejected.is_empty() {
-            arrays.collect()
-        } else {
+        let mut arrays = Vec::with_capacity(self.builders.len());
+        for (builder, field) in self.builders.iter_mut().zip(self.plan.schema.fields()) {
+            arrays.push(match builder.finish(kept.len()) {
+                Some(array) => array,
+                None => self.nulls.array(field.data_type(), kept.len()),
+            });
+        }
+        if !summary.rejected.is_empty() {
             let kept = BooleanArray::from(kept);
-            arrays.map(|array| filter(&array, &kept)).collect::<Result<_, _>>().map_err(misaligned)?
-        };
+            arrays = arrays.iter().map(|array| filter(array, &kept)).collect::<Result<_, _>>().map_err(misaligned)?;
+        }
         let batch = RecordBatch::try_new(Arc::clone(&self.plan.schema), arrays).map_err(misaligned)?;
         Ok((summary, batch))
     }
@@ -216,19 +203,47 @@ fn builders(plan: &Plan) -> Vec<ColumnBuilder> {
     plan.columns.iter().map(|column| ColumnBuilder::new(&column.kind)).collect()
 }
 
+/// Arrays without a value, one per type: most columns of most pages hold none, and share them.
+#[derive(Debug, Default)]
+struct Nulls(Vec<ArrayRef>);
+
+impl Nulls {
+    fn array(&mut self, data_type: &DataType, rows: usize) -> ArrayRef {
+        let known = self.0.iter().position(|array| array.data_type() == data_type);
+        let known = known.unwrap_or_else(|| {
+            self.0.push(new_null_array(data_type, rows));
+            self.0.len() - 1
+        });
+        if self.0[known].len() != rows {
+            self.0[known] = new_null_array(data_type, rows);
+        }
+        Arc::clone(&self.0[known])
+    }
+}
+
 /// Why a page is refused.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
+    Json(Flaw),
+    Form,
     OtherOrganisation,
     SecondData,
 }
 
+impl From<Flaw> for Fault {
+    fn from(flaw: Flaw) -> Self {
+        Self::Json(flaw)
+    }
+}
+
 impl Fault {
-    fn into_error(self, position: usize) -> Error {
+    fn into_error(self) -> Error {
         match self {
+            Self::Json(Flaw::Truncated) => Error::data("page ends in the middle of its JSON"),
+            Self::Json(Flaw::Syntax) => Error::data("page is not valid JSON"),
+            Self::Form => Error::data("page has another form than an answer of the source"),
             Self::OtherOrganisation => {
                 Error::denied("page holds a record of another organisation; nothing of it is kept")
-                    .with_context("record of the page", position)
                     .with_hint("check that the credential and `source.org` or `source.base_url` belong together")
             }
             Self::SecondData => Error::data("page has `data` twice"),
@@ -238,6 +253,7 @@ impl Fault {
 
 /// The page at work.
 struct Page<'p> {
+    reader: Reader<'p>,
     plan: &'p Plan,
     builders: &'p mut [ColumnBuilder],
     counts: &'p mut Counts,
@@ -248,22 +264,103 @@ struct Page<'p> {
     key: PartialKey,
     expected: Option<ObjectId>,
     has_data: bool,
-    fault: Option<Fault>,
 }
 
-impl Page<'_> {
-    fn fail<T, E: serde::de::Error>(&mut self, fault: Fault) -> Result<T, E> {
-        self.fault = Some(fault);
-        Err(E::custom("record"))
+impl<'p> Page<'p> {
+    fn read(&mut self) -> Result<(), Fault> {
+        if self.reader.value()? != Value::Object {
+            return Err(Fault::Form);
+        }
+        let mut is_first = true;
+        while let Some(part) = self.reader.key(&mut is_first)? {
+            match part.raw {
+                "data" if self.has_data => return Err(Fault::SecondData),
+                "data" => {
+                    self.has_data = true;
+                    self.records()?;
+                }
+                "meta" => self.meta()?,
+                "links" => self.links()?,
+                _ => self.reader.skip()?,
+            }
+        }
+        Ok(self.reader.end()?)
     }
 
-    fn record<'de, A: MapAccess<'de>>(&mut self, map: A) -> Result<(), A::Error> {
+    fn meta(&mut self) -> Result<(), Fault> {
+        self.members(|page, name, value| {
+            match (name, value) {
+                ("total", Value::Number(number)) => {
+                    page.summary.total = Some(number.parse().map_err(|_| Fault::Form)?);
+                }
+                ("timed_out", Value::Bool(timed_out)) => page.summary.timed_out = timed_out,
+                ("total" | "timed_out", Value::Null) => {}
+                ("total" | "timed_out", _) => return Err(Fault::Form),
+                _ => {}
+            }
+            Ok(())
+        })
+    }
+
+    fn links(&mut self) -> Result<(), Fault> {
+        self.members(|page, name, value| {
+            match (name, value) {
+                ("next", Value::Text(link)) => {
+                    page.summary.next = Some(scalar::text(link, &mut page.scratch.read).to_owned());
+                }
+                ("next", Value::Null) => {}
+                ("next", _) => return Err(Fault::Form),
+                _ => {}
+            }
+            Ok(())
+        })
+    }
+
+    /// Reads the members of an object that may be absent.
+    fn members(&mut self, mut each: impl FnMut(&mut Self, &str, Value<'p>) -> Result<(), Fault>) -> Result<(), Fault> {
+        match self.reader.value()? {
+            Value::Null => return Ok(()),
+            Value::Object => {}
+            _ => return Err(Fault::Form),
+        }
+        let mut is_first = true;
+        while let Some(name) = self.reader.key(&mut is_first)? {
+            let value = self.reader.value()?;
+            each(self, name.raw, value)?;
+            self.reader.skip_rest(value)?;
+        }
+        Ok(())
+    }
+
+    /// Reads `data`: an array of records, or one.
+    fn records(&mut self) -> Result<(), Fault> {
+        match self.reader.value()? {
+            Value::Object => self.record(),
+            Value::Array => {
+                let mut is_first = true;
+                while self.reader.element(&mut is_first)? {
+                    match self.reader.value()? {
+                        Value::Object => self.record()?,
+                        other => {
+                            self.reader.skip_rest(other)?;
+                            self.key = PartialKey::default();
+                            self.reject("it is no object");
+                        }
+                    }
+                }
+                Ok(())
+            }
+            _ => Err(Fault::Form),
+        }
+    }
+
+    fn record(&mut self) -> Result<(), Fault> {
         self.key = PartialKey::default();
-        self.object(0, map)?;
+        self.object(0)?;
         if let (Some(expected), Some(organisation)) = (self.expected, self.key.organisation)
             && expected != organisation
         {
-            return self.fail(Fault::OtherOrganisation);
+            return Err(Fault::OtherOrganisation);
         }
         match self.key.complete() {
             Some(key) => {
@@ -282,41 +379,30 @@ impl Page<'_> {
         self.kept.push(false);
     }
 
-    fn object<'de, A: MapAccess<'de>>(&mut self, branch: usize, mut map: A) -> Result<(), A::Error> {
-        while let Some(found) = map.next_key_seed(KeySeed { page: self, branch })? {
+    fn object(&mut self, branch: usize) -> Result<(), Fault> {
+        let at = self.plan.tree.branch(branch);
+        let mut is_first = true;
+        while let Some(key) = self.reader.key(&mut is_first)? {
+            let found =
+                if key.has_escape { at.key(scalar::text(key, &mut self.scratch.read)) } else { at.key(key.raw) };
             match found {
-                Found::Declared(Target::Drop) | Found::Covered => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-                Found::Declared(Target::Column(column)) => self.value(column, map.next_value()?),
-                Found::Declared(Target::Organisation) => self.organisation(map.next_value()?),
-                Found::Declared(Target::Branch(branch)) => map.next_value_seed(BranchSeed { page: self, branch })?,
-                Found::Undeclared(number) => self.undeclared(number, map.next_value()?),
+                Some(target) => self.target(target)?,
+                None if at.is_covered => self.reader.skip()?,
+                None => self.undeclared(branch, key)?,
             }
         }
         Ok(())
     }
 
-    fn array<'de, A: SeqAccess<'de>>(&mut self, branch: usize, mut seq: A) -> Result<(), A::Error> {
+    fn array(&mut self, branch: usize) -> Result<(), Fault> {
+        const ANY: Text<'static> = Text { raw: "*", has_escape: false };
         let at = self.plan.tree.branch(branch);
-        let mut index = 0;
-        loop {
-            let more = match at.item(index) {
-                Some(Target::Column(column)) => seq.next_element()?.map(|value| self.value(column, value)).is_some(),
-                Some(Target::Branch(branch)) => seq.next_element_seed(BranchSeed { page: self, branch })?.is_some(),
-                Some(Target::Drop | Target::Organisation) => seq.next_element::<IgnoredAny>()?.is_some(),
-                None if at.is_covered => seq.next_element::<IgnoredAny>()?.is_some(),
-                None => match seq.next_element()? {
-                    Some(value) => {
-                        let number = self.counts.name(branch, &at.path, "*");
-                        self.undeclared(number, value);
-                        true
-                    }
-                    None => false,
-                },
-            };
-            if !more {
-                break;
+        let (mut index, mut is_first) = (0, true);
+        while self.reader.element(&mut is_first)? {
+            match at.item(index) {
+                Some(target) => self.target(target)?,
+                None if at.is_covered => self.reader.skip()?,
+                None => self.undeclared(branch, ANY)?,
             }
             index += 1;
         }
@@ -326,280 +412,48 @@ impl Page<'_> {
         Ok(())
     }
 
-    fn value(&mut self, column: usize, value: &RawValue) {
-        let row = self.kept.len();
-        let plan = &self.plan.columns[column];
-        let pushed = self.builders[column].push(row, plan, value.get(), &mut self.key, self.scratch);
-        if let Err(json_type) = pushed {
-            self.counts.column_mismatch(column, json_type);
-        }
-    }
-
-    fn organisation(&mut self, value: &RawValue) {
-        self.key.organisation =
-            scalar::text(value.get(), &mut String::new()).and_then(|id| ObjectId::from_hex(id.as_bytes()));
-    }
-
-    fn undeclared(&mut self, number: usize, value: &RawValue) {
-        if let Some(json_type) = JsonType::of(value.get()) {
-            self.counts.undeclared(number, json_type);
-        }
-    }
-}
-
-struct PageVisitor<'a, 'p>(&'a mut Page<'p>);
-
-impl<'de> Visitor<'de> for PageVisitor<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a page")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(part) = map.next_key::<Part>()? {
-            match part {
-                Part::Data if self.0.has_data => return self.0.fail(Fault::SecondData),
-                Part::Data => {
-                    self.0.has_data = true;
-                    map.next_value_seed(RecordsSeed(self.0))?;
-                }
-                Part::Meta => {
-                    if let Some(meta) = map.next_value::<Option<Meta>>()? {
-                        self.0.summary.total = meta.total;
-                        self.0.summary.timed_out = meta.timed_out.unwrap_or_default();
+    fn target(&mut self, target: Target) -> Result<(), Fault> {
+        match target {
+            Target::Drop => self.reader.skip()?,
+            Target::Column(column) => self.column(column)?,
+            Target::Branch(branch) => match self.reader.value()? {
+                Value::Object => self.object(branch)?,
+                Value::Array => self.array(branch)?,
+                scalar => {
+                    if let Some(json_type) = JsonType::of(scalar) {
+                        self.counts.branch_mismatch(branch, json_type);
                     }
                 }
-                Part::Links => {
-                    if let Some(links) = map.next_value::<Option<Links>>()? {
-                        self.0.summary.next = links.next;
-                    }
+            },
+            Target::Organisation => {
+                let value = self.reader.value()?;
+                if let Value::Text(id) = value {
+                    self.key.organisation = ObjectId::from_hex(id.raw.as_bytes());
                 }
-                Part::Other => {
-                    map.next_value::<IgnoredAny>()?;
-                }
+                self.reader.skip_rest(value)?;
             }
         }
         Ok(())
     }
-}
 
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "lowercase")]
-enum Part {
-    Data,
-    Meta,
-    Links,
-    #[serde(other)]
-    Other,
-}
-
-#[derive(Deserialize)]
-struct Meta {
-    total: Option<u64>,
-    timed_out: Option<bool>,
-}
-
-#[derive(Deserialize)]
-struct Links {
-    next: Option<String>,
-}
-
-/// `data`: an array of records, or one.
-struct RecordsSeed<'a, 'p>(&'a mut Page<'p>);
-
-impl<'de> DeserializeSeed<'de> for RecordsSeed<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for RecordsSeed<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("records")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
-        self.0.record(map)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(RecordSeed(self.0))?.is_some() {}
-        Ok(())
-    }
-}
-
-struct RecordSeed<'a, 'p>(&'a mut Page<'p>);
-
-impl<'de> DeserializeSeed<'de> for RecordSeed<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(RecordVisitor(self.0))
-    }
-}
-
-struct RecordVisitor<'a, 'p>(&'a mut Page<'p>);
-
-impl RecordVisitor<'_, '_> {
-    fn refuse(self) {
-        self.0.key = PartialKey::default();
-        self.0.reject("it is no object");
-    }
-}
-
-impl<'de> Visitor<'de> for RecordVisitor<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a record")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
-        self.0.record(map)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        self.refuse();
+    fn column(&mut self, column: usize) -> Result<(), Fault> {
+        let row = self.kept.len();
+        let plan = &self.plan.columns[column];
+        let builder = &mut self.builders[column];
+        let mismatch = builder.push(row, plan, &mut self.reader, &mut self.key, self.scratch)?;
+        if let Some(json_type) = mismatch {
+            self.counts.column_mismatch(column, json_type);
+        }
         Ok(())
     }
 
-    fn visit_unit<E>(self) -> Result<(), E> {
-        self.refuse();
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        self.refuse();
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        self.refuse();
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        self.refuse();
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        self.refuse();
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        self.refuse();
-        Ok(())
-    }
-}
-
-/// Where a key of a record leads.
-enum Found {
-    Declared(Target),
-    /// Not declared, below something that is dropped whole.
-    Covered,
-    /// Not declared; the number of its name in the counters.
-    Undeclared(usize),
-}
-
-struct KeySeed<'a, 'p> {
-    page: &'a mut Page<'p>,
-    branch: usize,
-}
-
-impl<'de> DeserializeSeed<'de> for KeySeed<'_, '_> {
-    type Value = Found;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for KeySeed<'_, '_> {
-    type Value = Found;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Found, E> {
-        let branch = self.page.plan.tree.branch(self.branch);
-        Ok(match branch.key(key) {
-            Some(target) => Found::Declared(target),
-            None if branch.is_covered => Found::Covered,
-            None => Found::Undeclared(self.page.counts.name(self.branch, &branch.path, key)),
-        })
-    }
-}
-
-/// A value that has declared columns inside it.
-struct BranchSeed<'a, 'p> {
-    page: &'a mut Page<'p>,
-    branch: usize,
-}
-
-impl BranchSeed<'_, '_> {
-    fn mismatch(self, json_type: JsonType) {
-        self.page.counts.branch_mismatch(self.branch, json_type);
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for BranchSeed<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for BranchSeed<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
-        self.page.object(self.branch, map)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
-        self.page.array(self.branch, seq)
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _value: &str) -> Result<(), E> {
-        self.mismatch(JsonType::Text);
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _value: bool) -> Result<(), E> {
-        self.mismatch(JsonType::Bool);
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _value: i64) -> Result<(), E> {
-        self.mismatch(JsonType::Number);
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _value: u64) -> Result<(), E> {
-        self.mismatch(JsonType::Number);
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _value: f64) -> Result<(), E> {
-        self.mismatch(JsonType::Number);
-        Ok(())
+    fn undeclared(&mut self, branch: usize, name: Text<'_>) -> Result<(), Fault> {
+        let path = &self.plan.tree.branch(branch).path;
+        let number = self.counts.name(branch, path, scalar::text(name, &mut self.scratch.read));
+        let value = self.reader.value()?;
+        if let Some(json_type) = JsonType::of(value) {
+            self.counts.undeclared(number, json_type);
+        }
+        Ok(self.reader.skip_rest(value)?)
     }
 }

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use crate::model::ObjectId;
+use crate::policy::json::Value;
 
 const MAX_NAMES: usize = 2_000;
 
@@ -56,15 +57,15 @@ pub(super) enum JsonType {
 impl JsonType {
     const ALL: [Self; 5] = [Self::Text, Self::Number, Self::Bool, Self::Array, Self::Object];
 
-    /// Tells the type of a JSON value by its first byte; `None` for `null`.
-    pub(super) fn of(raw: &str) -> Option<Self> {
-        match raw.as_bytes().first()? {
-            b'"' => Some(Self::Text),
-            b't' | b'f' => Some(Self::Bool),
-            b'[' => Some(Self::Array),
-            b'{' => Some(Self::Object),
-            b'n' => None,
-            _ => Some(Self::Number),
+    /// Tells the type of a value; `None` for `null`.
+    pub(super) fn of(value: Value<'_>) -> Option<Self> {
+        match value {
+            Value::Null => None,
+            Value::Bool(_) => Some(Self::Bool),
+            Value::Number(_) => Some(Self::Number),
+            Value::Text(_) => Some(Self::Text),
+            Value::Array => Some(Self::Array),
+            Value::Object => Some(Self::Object),
         }
     }
 
