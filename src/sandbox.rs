@@ -11,32 +11,39 @@
 //! the service's behaviour is not known, a setting chooses. It shares no decoding code with the extractor, so that a
 //! mistake in one does not hide in the other. It listens on loopback only and logs no bodies.
 //!
-//! Besides the API there is a control endpoint: `POST /sandbox/touch` and `POST /sandbox/delete` with `{"count": N}` or
-//! `{"ids": […]}`, and `GET /sandbox/state`.
+//! Besides the API there is a control endpoint, `/sandbox/…`; the header of `sandbox/control.rs` lists what it does.
 
 mod access;
 mod answers;
 mod attributes;
 mod bucket;
+mod control;
 mod conversation;
 mod criteria;
 mod customer;
+mod definitions;
 mod dice;
 mod faults;
 mod ids;
 mod json;
 mod limits;
 mod lists;
+mod merges;
 mod organisation;
 mod rare;
 mod refusal;
+mod roles;
 mod routes;
 mod search;
 mod server;
+mod spoil;
 mod staff;
 mod thread;
+mod throttled;
 mod ticket;
 mod timeline;
+mod times;
+mod traffic;
 mod words;
 
 use std::collections::BTreeMap;
@@ -50,6 +57,9 @@ use tokio::task::JoinHandle;
 
 pub use faults::Faults;
 pub use organisation::Organisation;
+pub use spoil::Spoil;
+pub use throttled::{RateLimitBody, RetryAfter};
+pub use traffic::{Counted, Traffic};
 
 use crate::clock::SharedClock;
 use crate::error::{Error, Result};
@@ -65,8 +75,39 @@ pub enum Oversize {
     Refuse,
 }
 
+/// How the rate limits forget; which way the service's do is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RateWindow {
+    /// All at once, at the same second of each minute.
+    #[default]
+    Fixed,
+    /// Each request a minute after it came.
+    Sliding,
+}
+
+/// What `idsOnly=true` makes of the records of a search; the service's shape is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IdsOnly {
+    /// Objects with `type` and `id`.
+    #[default]
+    Objects,
+    /// The ids as texts.
+    Strings,
+}
+
+/// What asking for a deleted record by its id gives; the service's behaviour is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeletedById {
+    /// 404.
+    #[default]
+    NotFound,
+    /// The record, with `deleted: true`.
+    Shown,
+}
+
 /// How the sandbox behaves and how large its organisation is.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a behaviour of its own")]
 pub struct SandboxSettings {
     /// Port of the API on loopback; 0 (the default) takes a free one.
     pub port: u16,
@@ -80,10 +121,34 @@ pub struct SandboxSettings {
     pub org_rpm: u32,
     /// Searches a minute of an API key, 100 by default as documented.
     pub search_rpm: u32,
+    /// How the rate limits forget.
+    pub window: RateWindow,
+    /// The second of each minute at which a fixed window ends, 23 by default: no client starts in step with it.
+    pub window_phase: Duration,
+    /// Send the `x-ratelimit-…` headers; on by default, they are documented for most endpoints only.
+    pub rate_limit_headers: bool,
+    /// The body of a 429.
+    pub rate_limit_body: RateLimitBody,
+    /// The `Retry-After` of a 429.
+    pub retry_after: RetryAfter,
+    /// How long each answer takes besides, 0 by default; answers wait side by side.
+    pub latency: Duration,
     /// Rows that one search can reach, 10,000 by default.
     pub result_window_rows: u64,
     /// Pages that one search can reach, 100 by default as documented.
     pub max_pages: u32,
+    /// The largest page of a search, 500 by default as documented.
+    pub largest_page_size: u64,
+    /// The largest page of most lists, 100 by default as documented.
+    pub largest_list_page_size: u64,
+    /// The largest `meta.total` that is told, by default none; pages go on behind it.
+    pub capped_totals: Option<u64>,
+    /// What stands before the path of `links.next`, by default nothing; `https://host` and `//host` lead elsewhere.
+    pub next_link_prefix: String,
+    /// Put another organisation's id in the place of ours in all records.
+    pub foreign_org: bool,
+    /// Conversations, by number, that the API sends with something wrong.
+    pub bad_records: BTreeMap<u64, Spoil>,
     /// What to do with a `pageSize` above the maximum.
     pub oversize: Oversize,
     /// How long search shows the old state of a changed record, 0 by default.
@@ -92,6 +157,12 @@ pub struct SandboxSettings {
     pub signed_link_ttl: Duration,
     /// The accepted API key; made from the seed when absent.
     pub api_key: Option<SecretString>,
+    /// How long the API key works after the start, by default for ever.
+    pub key_expiry: Option<Duration>,
+    /// Roles that the API key and the logins lack, such as `org.user.search.read`.
+    pub withheld_roles: Vec<String>,
+    /// The status of an answer for want of a role: 403, the default, as newer documents say, or 401 as older ones.
+    pub missing_role_status: u16,
     /// E-mail address of the login.
     pub email: String,
     /// Password of the login.
@@ -104,6 +175,13 @@ pub struct SandboxSettings {
     pub several_customers: bool,
     /// Most ids of a comma-separated list, 100 by default.
     pub largest_id_list: usize,
+    /// What `idsOnly=true` makes of the records of a search.
+    pub ids_only: IdsOnly,
+    /// What asking for a deleted conversation or customer by its id gives.
+    pub deleted_by_id: DeletedById,
+    /// Let a merge of customers over the control endpoint move `updatedAt` and `rev` of the conversations that change hands.
+    /// Off by default, the harder of two ways that are not documented.
+    pub merges_touch_conversations: bool,
     /// How far back `updated_at` reaches, by default 700 days; above 730 some records are in the archive only.
     pub history: Duration,
     /// Let hundreds of records share one `updatedAt` now and then, in an order that differs between requests; on by default.
@@ -122,18 +200,36 @@ impl Default for SandboxSettings {
             seed: 1,
             org_rpm: 1000,
             search_rpm: 100,
+            window: RateWindow::Fixed,
+            window_phase: Duration::from_secs(23),
+            rate_limit_headers: true,
+            rate_limit_body: RateLimitBody::Json,
+            retry_after: RetryAfter::Absent,
+            latency: Duration::ZERO,
             result_window_rows: 10_000,
             max_pages: 100,
+            largest_page_size: 500,
+            largest_list_page_size: 100,
+            capped_totals: None,
+            next_link_prefix: String::new(),
+            foreign_org: false,
+            bad_records: BTreeMap::new(),
             oversize: Oversize::Clamp,
             index_lag: Duration::ZERO,
             signed_link_ttl: Duration::from_mins(10),
             api_key: None,
+            key_expiry: None,
+            withheld_roles: Vec::new(),
+            missing_role_status: 403,
             email: "admin@sandbox.example".to_owned(),
             password: SecretString::new("sandbox".to_owned()),
             token_ttl: 30 * day,
             pod: "prod1".to_owned(),
             several_customers: false,
             largest_id_list: 100,
+            ids_only: IdsOnly::Objects,
+            deleted_by_id: DeletedById::NotFound,
+            merges_touch_conversations: false,
             history: 700 * day,
             ties: true,
             faults: Faults::default(),
@@ -163,6 +259,11 @@ impl Sandbox {
                 .with_context("tickets", settings.tickets)
                 .with_context("customers", settings.customers)
                 .with_context("most", MOST));
+        }
+        if let Some(role) = settings.withheld_roles.iter().find(|role| !roles::ALL.contains(&role.as_str())) {
+            return Err(Error::config("no endpoint of the sandbox needs this role")
+                .with_context("role", role)
+                .with_hint(format!("known are {}", roles::ALL.join(", "))));
         }
         if settings.history > Duration::from_hours(20 * 366 * 24) {
             return Err(Error::config("the sandbox's history reaches back 20 years at most")
@@ -208,7 +309,17 @@ impl Sandbox {
 
     /// Returns how many requests came, by route, such as `POST /v1/customers/search`.
     pub fn requests(&self) -> BTreeMap<String, u64> {
-        self.server.requests()
+        self.server.meter.traffic().routes
+    }
+
+    /// Returns what came since the start or the last reset, as this server counted it.
+    pub fn traffic(&self) -> Traffic {
+        self.server.meter.traffic()
+    }
+
+    /// Begins a new count of what comes.
+    pub fn reset_traffic(&self) {
+        self.server.meter.reset();
     }
 
     /// Stops both servers and waits until they have.
@@ -261,55 +372,55 @@ mod tests {
     use crate::clock::{Clock as _, ManualClock};
     use crate::error::ErrorKind;
 
-    struct Rig {
-        sandbox: Sandbox,
-        clock: Arc<ManualClock>,
-        http: reqwest::Client,
+    pub(super) struct Rig {
+        pub(super) sandbox: Sandbox,
+        pub(super) clock: Arc<ManualClock>,
+        pub(super) http: reqwest::Client,
     }
 
     type Check = fn(&Value) -> bool;
 
-    struct Answered {
-        status: u16,
-        headers: reqwest::header::HeaderMap,
-        body: Value,
+    pub(super) struct Answered {
+        pub(super) status: u16,
+        pub(super) headers: reqwest::header::HeaderMap,
+        pub(super) body: Value,
     }
 
-    async fn rig(settings: SandboxSettings) -> Rig {
+    pub(super) async fn rig(settings: SandboxSettings) -> Rig {
         let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
         let clock = Arc::new(ManualClock::new(now));
         let sandbox = Sandbox::start(settings, clock.clone()).await.unwrap();
         Rig { sandbox, clock, http: reqwest::Client::new() }
     }
 
-    fn generous(tickets: u64) -> SandboxSettings {
+    pub(super) fn generous(tickets: u64) -> SandboxSettings {
         SandboxSettings { tickets, org_rpm: 1_000_000, search_rpm: 1_000_000, ..SandboxSettings::default() }
     }
 
     impl Rig {
-        async fn send(&self, request: reqwest::RequestBuilder) -> Answered {
+        pub(super) async fn send(&self, request: reqwest::RequestBuilder) -> Answered {
             let response = request.send().await.unwrap();
             let (status, headers) = (response.status().as_u16(), response.headers().clone());
             let bytes = response.bytes().await.unwrap();
             Answered { status, headers, body: serde_json::from_slice(&bytes).unwrap_or_default() }
         }
 
-        async fn get(&self, path: &str) -> Answered {
+        pub(super) async fn get(&self, path: &str) -> Answered {
             let url = format!("{}{path}", self.sandbox.base_url());
             self.send(self.http.get(url).bearer_auth(self.sandbox.api_key())).await
         }
 
-        async fn post(&self, path: &str, body: &Value) -> Answered {
+        pub(super) async fn post(&self, path: &str, body: &Value) -> Answered {
             let url = format!("{}{path}", self.sandbox.base_url());
             self.send(self.http.post(url).bearer_auth(self.sandbox.api_key()).body(body.to_string())).await
         }
 
-        async fn search(&self, query: &str, body: &Value) -> Answered {
+        pub(super) async fn search(&self, query: &str, body: &Value) -> Answered {
             self.post(&format!("/v1/customers/search?{query}"), body).await
         }
 
         /// Searches conversations by criteria that must all hold; returns the total and the ids of one page of 500.
-        async fn found(&self, and: Value) -> (u64, Vec<String>) {
+        pub(super) async fn found(&self, and: Value) -> (u64, Vec<String>) {
             let body =
                 json!({"queryContext": "conversation", "and": and, "sort": [{"conversation_updated_at": "asc"}]});
             let answered = self.search("pageSize=500&idsOnly=true", &body).await;
@@ -317,16 +428,16 @@ mod tests {
             (answered.body["meta"]["total"].as_u64().unwrap(), ids(&answered.body))
         }
 
-        fn oracle(&self) -> &Organisation {
+        pub(super) fn oracle(&self) -> &Organisation {
             self.sandbox.organisation()
         }
     }
 
-    fn ids(body: &Value) -> Vec<String> {
+    pub(super) fn ids(body: &Value) -> Vec<String> {
         body["data"].as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect()
     }
 
-    fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    pub(super) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
         value.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("{pointer} in {value}"))
     }
 
@@ -570,7 +681,7 @@ mod tests {
         let first = rig.search("", &body).await;
         assert_eq!(header(&first, "x-ratelimit-limit"), 2);
         assert_eq!(header(&first, "x-ratelimit-remaining"), 1);
-        assert_eq!(header(&first, "x-ratelimit-reset"), rig.clock.now().as_second() + 60);
+        assert_eq!(header(&first, "x-ratelimit-reset"), rig.clock.now().as_second() + 23);
         rig.search("", &body).await;
         let refused = rig.search("", &body).await;
         assert_eq!((refused.status, &refused.body["errors"][0]["code"]), (429, &json!("rate_limit_exceeded")));
@@ -593,6 +704,26 @@ mod tests {
             assert_eq!((answered.status, header(&answered, "x-ratelimit-limit")), (200, 5));
             assert_eq!(header(&answered, "x-ratelimit-remaining"), remaining);
         }
+    }
+
+    #[tokio::test]
+    async fn sliding_window_and_latency_are_those_of_the_settings() {
+        let settings = SandboxSettings {
+            search_rpm: 1,
+            window: RateWindow::Sliding,
+            latency: Duration::from_secs(1),
+            ..generous(10)
+        };
+        let rig = rig(settings).await;
+        let start = rig.clock.now().as_second();
+        assert_eq!(rig.search("", &json!({})).await.status, 200);
+        assert_eq!(rig.clock.now().as_second(), start + 1);
+        rig.clock.advance(Duration::from_secs(57));
+        assert_eq!(rig.search("", &json!({})).await.status, 429);
+        rig.get("/sandbox/state").await;
+        rig.clock.advance(Duration::from_secs(1));
+        assert_eq!(rig.search("", &json!({})).await.status, 200);
+        assert_eq!(rig.clock.now().as_second(), start + 61);
     }
 
     #[tokio::test]

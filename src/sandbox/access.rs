@@ -43,13 +43,22 @@ impl Caller {
     }
 }
 
+/// What a person logs in with.
+pub(super) struct Login {
+    pub(super) email: String,
+    pub(super) password: SecretString,
+    /// How long a token from it works.
+    pub(super) ttl: Duration,
+}
+
 /// What opens the API.
 pub(super) struct Access {
     pod: String,
     api_key: SecretString,
-    email: String,
-    password: SecretString,
-    token_ttl: Duration,
+    login: Login,
+    /// When the API key ends, in ms since 1970.
+    key_ends: Option<i64>,
+    roles: Vec<&'static str>,
     /// Tokens from logins, with the time of the login in ms.
     tokens: Mutex<HashMap<String, i64>>,
 }
@@ -65,12 +74,24 @@ impl Access {
         namer: &Namer,
         pod: String,
         api_key: Option<SecretString>,
-        email: String,
-        password: SecretString,
-        token_ttl: Duration,
+        login: Login,
+        key_ends: Option<i64>,
+        withheld: &[String],
     ) -> Self {
-        let api_key = api_key.unwrap_or_else(|| SecretString::new(token(namer, &pod, Caller::Machine, 0)));
-        Self { pod, api_key, email, password, token_ttl, tokens: Mutex::default() }
+        let mut roles: Vec<&str> = super::roles::ALL.to_vec();
+        roles.retain(|role| !withheld.iter().any(|withheld| withheld == role));
+        if withheld.is_empty() {
+            // The role of which all others are parts.
+            roles.push("org.user");
+        }
+        let api_key =
+            api_key.unwrap_or_else(|| SecretString::new(token(namer, &pod, Caller::Machine, 0, &roles, key_ends)));
+        Self { pod, api_key, login, key_ends, roles, tokens: Mutex::default() }
+    }
+
+    /// Returns the roles of every caller.
+    pub(super) fn roles(&self) -> &[&'static str] {
+        &self.roles
     }
 
     pub(super) fn api_key(&self) -> &str {
@@ -83,11 +104,14 @@ impl Access {
             return Err(Refusal::unauthorized("Missing or malformed Authorization header."));
         };
         if token == self.api_key() {
-            return Ok(Caller::Machine);
+            return match self.key_ends {
+                Some(end) if now_ms >= end => Err(Refusal::unauthorized("Expired token")),
+                _ => Ok(Caller::Machine),
+            };
         }
         if let Some(made) = self.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(token) {
             let age = Duration::from_millis(now_ms.saturating_sub(*made).max(0) as u64);
-            return if age < self.token_ttl { Ok(Caller::Person) } else { Err(Refusal::unauthorized("Expired token")) };
+            return if age < self.login.ttl { Ok(Caller::Person) } else { Err(Refusal::unauthorized("Expired token")) };
         }
         match pod_of(token) {
             Some(pod) if pod != self.pod => Err(Refusal::unauthorized(format!(
@@ -102,23 +126,28 @@ impl Access {
     pub(super) fn login(&self, namer: &Namer, body: &[u8], now_ms: i64) -> Result<String, Refusal> {
         let body: Value =
             serde_json::from_slice(body).map_err(|_| Refusal::bad_request("Invalid JSON in the request body."))?;
-        if body["email"].as_str() != Some(&self.email) || body["password"].as_str() != Some(self.password.expose()) {
+        if body["email"].as_str() != Some(&self.login.email)
+            || body["password"].as_str() != Some(self.login.password.expose())
+        {
             return Err(Refusal::unauthorized("Wrong e-mail or password."));
         }
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        let token = token(namer, &self.pod, Caller::Person, tokens.len() as u64 + 1);
+        let token = token(namer, &self.pod, Caller::Person, tokens.len() as u64 + 1, &self.roles, None);
         tokens.insert(token.clone(), now_ms);
         Ok(token)
     }
 }
 
 /// Makes a token that looks like the service's.
-fn token(namer: &Namer, pod: &str, caller: Caller, number: u64) -> String {
-    let claims = json!({
+fn token(namer: &Namer, pod: &str, caller: Caller, number: u64, roles: &[&str], ends: Option<i64>) -> String {
+    let mut claims = json!({
         "id": format!("{number:024x}"), "user": namer.user(caller.user()).to_string(),
         "org": namer.org().to_string(), "orgName": "sandbox", "userType": caller.user_type(), "pod": pod,
-        "roles": ["org", "org.user"], "aud": "urn:consumer", "iss": "urn:api", "sub": namer.org().to_string(),
+        "roles": roles, "aud": "urn:consumer", "iss": "urn:api", "sub": namer.org().to_string(),
     });
+    if let Some(ends) = ends {
+        claims["exp"] = ends.div_euclid(1000).into();
+    }
     let head = URL_SAFE_NO_PAD.encode(br#"{"alg":"HS256","typ":"JWT"}"#);
     let body = format!("{head}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
     let key = hmac::Key::new(hmac::HMAC_SHA256, &namer.seed.to_be_bytes());

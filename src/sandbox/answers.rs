@@ -8,6 +8,7 @@ use super::criteria::{Context, Search, instant_of};
 use super::ids::Kind;
 use super::json::Json;
 use super::lists::{self, Meta, Page, Query};
+use super::merges::Merge;
 use super::organisation::{Organisation, View};
 use super::refusal::Refusal;
 use super::routes::Route;
@@ -15,13 +16,12 @@ use super::server::Server;
 use super::staff::{self, Record};
 use super::thread::{self, Attachment};
 use super::ticket::Ticket;
-use super::{customer, search};
+use super::{customer, definitions, search, spoil, times};
 use crate::model::ObjectId;
 
-/// The largest page of most lists, of search, and of users and teams.
-const MOST: u64 = 100;
-const MOST_OF_SEARCH: u64 = 500;
+/// The largest page of users and teams, and of conversation times.
 const MOST_OF_STAFF: u64 = 500;
+const MOST_OF_TIMES: u64 = 1000;
 
 /// Status and body.
 pub(super) type Answer = Result<(u16, Vec<u8>), Refusal>;
@@ -58,19 +58,23 @@ pub(super) fn answer(question: &Question<'_>, route: Route) -> Answer {
         Route::ConversationMessages => question.messages(),
         Route::ConversationNotes => question.notes(),
         Route::ConversationAttachments => question.conversation_attachments(),
+        Route::ConversationTimes => question.conversation_times(),
+        Route::ConversationTime => question.conversation_time(),
         Route::CustomerConversations => question.customer_conversations(),
         Route::CustomerMessages => question.customer_messages(),
         Route::Customers => question.customers(),
         Route::Customer => question.customer(),
+        Route::CustomerMerges => question.customer_merges(),
+        Route::CustomerMerge => question.customer_merge(),
         Route::Message => question.message(),
         Route::Note => question.note(),
         Route::MessageAttachment => question.message_attachment(),
         Route::Attachments => question.attachments(),
         Route::Users => question.users(),
         Route::Teams => question.records(&staff.teams, MOST_OF_STAFF),
-        Route::Tags => question.records(&staff.tags, MOST),
-        Route::Queues => question.records(&staff.queues, MOST),
-        Route::Brands => question.records(&staff.brands, MOST),
+        Route::Tags => question.records(&staff.tags, question.most()),
+        Route::Queues => question.records(&staff.queues, question.most()),
+        Route::Brands => question.records(&staff.brands, question.most()),
         Route::Slas => question.slas(),
         Route::User => question.record(&staff.users),
         Route::Team => question.record(&staff.teams),
@@ -80,9 +84,8 @@ pub(super) fn answer(question: &Question<'_>, route: Route) -> Answer {
         Route::Brand => question.record(&staff.brands),
         Route::Sla => question.record(&staff.slas),
         Route::Metadata => {
-            let definitions = staff::definitions(&org.namer, question.values[0], org.start);
-            let definitions = definitions.ok_or_else(Refusal::not_found)?;
-            Ok((200, json!({"data": definitions}).to_string().into_bytes()))
+            let metadata = definitions::metadata(&org.live(), question.values[0]).ok_or_else(Refusal::not_found)?;
+            Ok((200, json!({"data": metadata}).to_string().into_bytes()))
         }
     }
 }
@@ -98,6 +101,19 @@ fn closed(mut json: Json) -> (u16, Vec<u8>) {
     (200, json.into_bytes())
 }
 
+/// Returns the records that lists leave out, ascending.
+fn not_shown(context: Context, view: &View<'_>) -> Vec<u64> {
+    let mut gone: Vec<u64> =
+        context.changed(view, false).into_iter().filter(|(_, shown)| shown.is_none()).map(|(index, _)| index).collect();
+    gone.sort_unstable();
+    gone
+}
+
+/// Returns the record at a place among those that are not gone.
+fn unless(gone: &[u64], place: u64) -> u64 {
+    gone.iter().fold(place, |index, gone| index + u64::from(*gone <= index))
+}
+
 impl<'a> Question<'a> {
     fn org(&self) -> &'a Organisation {
         &self.server.organisation
@@ -107,6 +123,11 @@ impl<'a> Question<'a> {
         &self.server.signer
     }
 
+    /// Returns the largest page of most lists.
+    fn most(&self) -> u64 {
+        self.server.settings.largest_list_page_size
+    }
+
     fn page(&self, most: u64) -> Result<Page, Refusal> {
         Page::parse(&self.query, most, self.server.settings.oversize)
     }
@@ -114,7 +135,7 @@ impl<'a> Question<'a> {
     /// Opens a list; a record takes some 3 KB.
     fn list(&self, meta: Meta, page: Page, total: u64) -> Json {
         let mut json = Json::with_capacity(3_200 * page.size.min(total) as usize + 512);
-        lists::open(&mut json, meta, self.path, &self.query, page, total);
+        lists::open(&mut json, meta, self.path, &self.query, page, total, &self.server.settings.lists);
         json
     }
 
@@ -180,7 +201,11 @@ impl<'a> Question<'a> {
         if let Some(token) = token {
             json.text("token", token).text("lastTokenChars", &token[token.len() - 4..]);
         }
-        json.list("roles").item_text("org").item_text("org.user").end_list().time("createdAt", self.org().start);
+        json.list("roles");
+        for role in self.server.access.roles() {
+            json.item_text(role);
+        }
+        json.end_list().time("createdAt", self.org().start);
         json.time("updatedAt", self.org().start).end_object().object("relationships");
         json.relation("org", "org", "/v1/orgs/", namer.org());
         json.relation("user", "user", "/v1/users/", namer.user(caller.user())).end_object();
@@ -204,7 +229,7 @@ impl<'a> Question<'a> {
 
     fn search(&self, archive: bool) -> Answer {
         let settings = &self.server.settings;
-        let page = self.page(MOST_OF_SEARCH)?;
+        let page = self.page(self.server.settings.largest_page_size)?;
         let search = Search::parse(self.body, archive)?;
         if page.number > u64::from(settings.max_pages) {
             let message = format!("Search has at most {} pages.", settings.max_pages);
@@ -221,9 +246,9 @@ impl<'a> Question<'a> {
         let rows = if self.timed_out { &found.rows[..found.rows.len() / 2] } else { &found.rows[..] };
         for row in rows {
             if self.query.has("idsOnly") {
-                json.open().text("type", search.context.name()).id("id", search.context.id(&view, *row)).end_object();
+                spoil::write_id(search.context, &view, *row, settings.ids_only, &mut json);
             } else {
-                search.context.write(&view, *row, &mut json);
+                spoil::write(search.context, &view, *row, &mut json);
             }
         }
         Ok(closed(json))
@@ -235,21 +260,14 @@ impl<'a> Question<'a> {
             Some("desc") => true,
             Some(_) => return Err(Refusal::bad_request("Must be desc.").about("sort")),
         };
-        let page = self.page(MOST)?;
+        let page = self.page(self.most())?;
         let view = self.org().live();
-        let deleted: Vec<u64> =
-            view.changed_tickets().filter(|(_, state)| state.deleted).map(|(index, _)| index).collect();
-        let total = self.org().tickets() - deleted.len() as u64;
+        let gone = not_shown(Context::Conversation, &view);
+        let total = self.org().tickets() - gone.len() as u64;
         let mut json = self.list(Meta::Page, page, total);
         for place in page.first()..total.min(page.first() + page.size) {
-            let mut index = if descending { total - 1 - place } else { place };
-            for gone in &deleted {
-                if *gone > index {
-                    break;
-                }
-                index += 1;
-            }
-            Ticket::new(&view, index).write(&view, &mut json);
+            let index = unless(&gone, if descending { total - 1 - place } else { place });
+            spoil::write_ticket(&view, &Ticket::new(&view, index), &mut json);
         }
         Ok(closed(json))
     }
@@ -261,10 +279,10 @@ impl<'a> Question<'a> {
             .iter()
             .filter_map(|id| self.org().ticket_number(*id))
             .map(|index| Ticket::new(&view, index))
-            .filter(|ticket| !ticket.deleted)
+            .filter(|ticket| !ticket.hidden && (!ticket.deleted || self.shows_deleted()))
             .map(|ticket| {
                 let mut json = Json::with_capacity(4096);
-                ticket.write(&view, &mut json);
+                spoil::write_ticket(&view, &ticket, &mut json);
                 json.into_bytes()
             })
             .collect();
@@ -275,7 +293,7 @@ impl<'a> Question<'a> {
     fn ticket(&self, view: &View<'_>) -> Result<Ticket, Refusal> {
         let id = self.ids(false)?[0];
         let ticket = self.org().ticket_number(id).map(|index| Ticket::new(view, index));
-        ticket.filter(|ticket| !ticket.deleted).ok_or_else(Refusal::not_found)
+        ticket.filter(|ticket| !ticket.is_gone()).ok_or_else(Refusal::not_found)
     }
 
     fn messages(&self) -> Answer {
@@ -288,8 +306,8 @@ impl<'a> Question<'a> {
         let id = self.ids(false)?[0];
         let index = self.org().customer_number(id).ok_or_else(Refusal::not_found)?;
         let view = self.org().live();
-        let tickets = self.org().owned_by(index).into_iter().map(|index| Ticket::new(&view, index));
-        let kept: Vec<Ticket> = tickets.filter(|ticket| !ticket.deleted).collect();
+        let tickets = view.owned_by(index).into_iter().map(|index| Ticket::new(&view, index));
+        let kept: Vec<Ticket> = tickets.filter(|ticket| !ticket.is_gone()).collect();
         self.messages_of(&view, &kept)
     }
 
@@ -300,7 +318,7 @@ impl<'a> Question<'a> {
             Some("attachments") => true,
             Some(_) => return Err(Refusal::bad_request("Cannot be included.").about("include")),
         };
-        let page = self.page(MOST)?;
+        let page = self.page(self.most())?;
         let all = tickets.iter().flat_map(|ticket| (0..ticket.messages).map(move |number| (ticket, number)));
         let mut json = self.list(Meta::Page, page, all.clone().count() as u64);
         let shown = all.skip(page.first() as usize).take(page.size as usize);
@@ -322,7 +340,7 @@ impl<'a> Question<'a> {
     }
 
     fn notes(&self) -> Answer {
-        let page = self.page(MOST)?;
+        let page = self.page(self.most())?;
         let view = self.org().live();
         let ticket = self.ticket(&view)?;
         let total = u64::from(ticket.notes);
@@ -333,8 +351,34 @@ impl<'a> Question<'a> {
         Ok(closed(json))
     }
 
+    fn conversation_times(&self) -> Answer {
+        let page = self.page(MOST_OF_TIMES)?;
+        let view = self.org().live();
+        let numbers = times::of_ticket(&view, self.ticket(&view)?.index);
+        let mut json = self.list(Meta::Page, page, numbers.len() as u64);
+        for number in numbers.iter().skip(page.first() as usize).take(page.size as usize) {
+            times::write(&view, *number, &mut json);
+        }
+        Ok(closed(json))
+    }
+
+    fn conversation_time(&self) -> Answer {
+        let ids = self.ids(true)?;
+        let view = self.org().live();
+        let found: Vec<Vec<u8>> = ids
+            .iter()
+            .filter_map(|id| times::number_of(&view, *id))
+            .map(|number| {
+                let mut json = Json::with_capacity(2048);
+                times::write(&view, number, &mut json);
+                json.into_bytes()
+            })
+            .collect();
+        Self::objects(ids.len(), &found)
+    }
+
     fn conversation_attachments(&self) -> Answer {
-        let page = self.page(MOST)?;
+        let page = self.page(self.most())?;
         let view = self.org().live();
         let ticket = self.ticket(&view)?;
         let all: Vec<Attachment> =
@@ -405,12 +449,13 @@ impl<'a> Question<'a> {
     }
 
     fn customers(&self) -> Answer {
-        let page = self.page(MOST)?;
+        let page = self.page(self.most())?;
         let view = self.org().live();
-        let total = self.org().customers();
+        let gone = not_shown(Context::Customer, &view);
+        let total = self.org().customers() - gone.len() as u64;
         let mut json = self.list(Meta::Totals, page, total);
-        for index in page.first()..total.min(page.first() + page.size) {
-            customer::write(&view, index, &mut json);
+        for place in page.first()..total.min(page.first() + page.size) {
+            customer::write(&view, unless(&gone, place), &mut json);
         }
         Ok(closed(json))
     }
@@ -421,6 +466,7 @@ impl<'a> Question<'a> {
         let found: Vec<Vec<u8>> = ids
             .iter()
             .filter_map(|id| self.org().customer_number(*id))
+            .filter(|index| self.shows_deleted() || !Context::Customer.is_deleted(&view, *index))
             .map(|index| {
                 let mut json = Json::with_capacity(4096);
                 Context::Customer.write(&view, index, &mut json);
@@ -430,6 +476,32 @@ impl<'a> Question<'a> {
         Self::objects(ids.len(), &found)
     }
 
+    fn shows_deleted(&self) -> bool {
+        self.server.settings.deleted_by_id == super::DeletedById::Shown
+    }
+
+    fn customer_merges(&self) -> Answer {
+        let id = self.ids(false)?[0];
+        let customer = self.org().customer_number(id).ok_or_else(Refusal::not_found)?;
+        let page = self.page(self.most())?;
+        let view = self.org().live();
+        let merges: Vec<&Merge> = view.merges().iter().filter(|merge| merge.concerns(customer)).collect();
+        let mut json = self.list(Meta::Page, page, merges.len() as u64);
+        for merge in merges.iter().skip(page.first() as usize).take(page.size as usize) {
+            merge.write(self.org(), &mut json);
+        }
+        Ok(closed(json))
+    }
+
+    fn customer_merge(&self) -> Answer {
+        let id = self.ids(false)?[0];
+        let view = self.org().live();
+        let merge = view.merges().iter().find(|merge| merge.id(self.org()) == id).ok_or_else(Refusal::not_found)?;
+        let mut json = Json::default();
+        merge.write(self.org(), &mut json);
+        Ok(single(&json.into_bytes()))
+    }
+
     fn customer_conversations(&self) -> Answer {
         let id = self.ids(false)?[0];
         let index = self.org().customer_number(id).ok_or_else(Refusal::not_found)?;
@@ -437,13 +509,13 @@ impl<'a> Question<'a> {
             None => i64::MIN,
             Some(text) => instant_of(text).ok_or_else(|| Refusal::bad_request("Not a date.").about("fromDate"))?,
         };
-        let page = self.page(MOST)?;
+        let page = self.page(self.most())?;
         let view = self.org().live();
-        let tickets = self.org().owned_by(index).into_iter().map(|index| Ticket::new(&view, index));
-        let owned: Vec<Ticket> = tickets.filter(|ticket| !ticket.deleted && ticket.updated >= since).collect();
+        let tickets = view.owned_by(index).into_iter().map(|index| Ticket::new(&view, index));
+        let owned: Vec<Ticket> = tickets.filter(|ticket| !ticket.is_gone() && ticket.updated >= since).collect();
         let mut json = self.list(Meta::Page, page, owned.len() as u64);
         for ticket in owned.iter().skip(page.first() as usize).take(page.size as usize) {
-            ticket.write(&view, &mut json);
+            spoil::write_ticket(&view, ticket, &mut json);
         }
         Ok(closed(json))
     }
@@ -472,7 +544,7 @@ impl<'a> Question<'a> {
     }
 
     fn slas(&self) -> Answer {
-        let page = self.page(MOST)?;
+        let page = self.page(self.most())?;
         let staff = &self.org().staff;
         let mut json = self.list(Meta::Page, page, staff.slas.len() as u64);
         for record in staff.slas.iter().skip(page.first() as usize).take(page.size as usize) {

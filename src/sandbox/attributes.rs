@@ -136,6 +136,27 @@ pub(super) const CUSTOMER: &[Attribute] = &[
     ("imported", Boolean, "@imported"),
 ];
 
+pub(super) const TIME: &[Attribute] = &[
+    ("created_at", Datetime, "@created"),
+    ("conversation_id", Exact, "@relationships/conversation"),
+    ("created_by_teams", List, "createdByTeams"),
+    ("assigned_users", List, "assignedUsers"),
+    ("assigned_teams", List, "assignedTeams"),
+    ("touched", Boolean, "touched"),
+    ("reopened", Boolean, "reopened"),
+    ("snoozed", Boolean, "snoozed"),
+    ("resolved", Boolean, "resolved"),
+    ("message_at", Datetime, "messageAt"),
+    ("message_time", Number, "messageTime"),
+    ("messages_sent", Number, "messagesSent"),
+    ("note_at", Datetime, "noteAt"),
+    ("note_time", Number, "noteTime"),
+    ("notes_sent", Number, "notesSent"),
+    ("handle_at", Datetime, "handleAt"),
+    ("handle_time", Number, "handleTime"),
+    ("channels", List, "channels"),
+];
+
 /// What archive search accepts besides, in either context.
 pub(super) const DELETED: Attribute = ("deleted", Boolean, "deleted");
 

@@ -7,7 +7,7 @@ use super::ids::Kind;
 use super::json::{Json, instant};
 use super::organisation::View;
 use super::ticket::{Status, Ticket};
-use super::{customer, staff, thread, words};
+use super::{customer, definitions, staff, thread, words};
 
 const DETAIL: u64 = 0x6465_7461;
 
@@ -120,7 +120,9 @@ impl Ticket {
             json.object("firstCompany").id("id", namer.id(Kind::Form, self.customer, self.created));
             json.text("name", "Kraków Trading sp. z o.o.").end_object();
         }
-        self.write_custom(view, json, &mut dice);
+        definitions::write(view, "conversation", self.index, self.definitions, json, |json| {
+            self.write_custom(view, json, &mut dice);
+        });
     }
 
     fn write_count(&self, json: &mut Json, dice: &mut Dice, key: &str, value: u32) {
@@ -411,7 +413,7 @@ impl Ticket {
         let org = view.org();
         let namer = &org.namer;
         json.object("relationships").relation("org", "org", "/v1/orgs/", namer.org());
-        json.relation("customer", "customer", "/v1/customers/", org.customer_id(self.customer));
+        json.relation("customer", "customer", "/v1/customers/", org.customer_id(self.owner));
         json.object("messages")
             .object("links")
             .link("self", "/v1/conversations/", self.id, "/messages")

@@ -1,15 +1,18 @@
 //! The body of a search: parsed, checked against the attributes of its context, and matched against records.
 
+use std::cmp::Ordering;
+
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde_json::Value;
 
 use super::attributes::{self, Attribute, Class};
 use super::json::Json;
-use super::organisation::View;
+use super::organisation::{State, View};
 use super::refusal::Refusal;
 use super::ticket::Ticket;
-use super::{customer, timeline::Timeline};
+use super::timeline::Timeline;
+use super::{customer, times};
 use crate::model::ObjectId;
 
 const KEYS: [&str; 10] =
@@ -21,6 +24,7 @@ const MOST_CRITERIA: usize = 20;
 pub(super) enum Context {
     Conversation,
     Customer,
+    Time,
 }
 
 impl Context {
@@ -28,20 +32,28 @@ impl Context {
         match self {
             Self::Conversation => "conversation",
             Self::Customer => "customer",
+            Self::Time => "conversation_time",
         }
     }
 
-    pub(super) fn timeline<'a>(self, view: &View<'a>) -> &'a Timeline {
+    /// Returns when the records were created and updated; conversation times have no updates.
+    pub(super) fn timeline<'a>(self, view: &View<'a>) -> Option<&'a Timeline> {
         match self {
-            Self::Conversation => &view.org().ticket_times,
-            Self::Customer => &view.org().customer_times,
+            Self::Conversation => Some(&view.org().ticket_times),
+            Self::Customer => Some(&view.org().customer_times),
+            Self::Time => None,
         }
+    }
+
+    fn created(self, view: &View<'_>, index: u64) -> i64 {
+        self.timeline(view).map_or_else(|| times::created(view, index), |timeline| timeline.created(index))
     }
 
     pub(super) fn id(self, view: &View<'_>, index: u64) -> ObjectId {
         match self {
             Self::Conversation => view.org().ticket_id(index),
             Self::Customer => view.org().customer_id(index),
+            Self::Time => times::id(view, index),
         }
     }
 
@@ -49,23 +61,40 @@ impl Context {
         match self {
             Self::Conversation => Ticket::new(view, index).write(view, json),
             Self::Customer => customer::write(view, index, json),
+            Self::Time => times::write(view, index, json),
         }
     }
 
-    /// Returns number, `updated_at` and deletion of every changed record.
-    pub(super) fn changed(self, view: &View<'_>) -> Vec<(u64, i64, bool)> {
+    /// Returns the number of every changed record, with its `updated_at` if it is shown.
+    pub(super) fn changed(self, view: &View<'_>, include_deleted: bool) -> Vec<(u64, Option<i64>)> {
+        let shown = |state: &State| (include_deleted || !state.deleted).then_some(state.at);
         match self {
             Self::Conversation => {
-                view.changed_tickets().map(|(index, state)| (index, state.at, state.deleted)).collect()
+                let seen = view.changed_tickets();
+                let changed = seen.map(|(index, state)| (index, shown(state).filter(|_| !view.is_hidden(index))));
+                let hidden = view.hidden().filter(|index| view.ticket_state(*index).is_none());
+                changed.chain(hidden.map(|index| (index, None))).collect()
             }
-            Self::Customer => view.changed_customers().map(|(index, state)| (index, state.at, false)).collect(),
+            Self::Customer => view.changed_customers().map(|(index, state)| (index, shown(state))).collect(),
+            Self::Time => Vec::new(),
         }
+    }
+
+    /// Tells whether a record is marked as deleted.
+    pub(super) fn is_deleted(self, view: &View<'_>, index: u64) -> bool {
+        let state = match self {
+            Self::Conversation => view.ticket_state(index),
+            Self::Customer => view.customer_state(index),
+            Self::Time => None,
+        };
+        state.is_some_and(|state| state.deleted)
     }
 
     const fn attributes(self) -> &'static [Attribute] {
         match self {
             Self::Conversation => attributes::CONVERSATION,
             Self::Customer => attributes::CUSTOMER,
+            Self::Time => attributes::TIME,
         }
     }
 }
@@ -78,6 +107,8 @@ pub(super) enum SortKey {
     Created,
     Owner,
     Deleted,
+    /// By the values of an attribute, where a context lets any be sorted by.
+    Value,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +131,17 @@ enum Cell {
     Flag(bool),
 }
 
+impl Cell {
+    fn order(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Number(left), Self::Number(right)) => left.total_cmp(right),
+            (Self::Texts(left), Self::Texts(right)) => left.cmp(right),
+            (Self::Flag(left), Self::Flag(right)) => left.cmp(right),
+            (left, right) => (*left == Self::Absent).cmp(&(*right == Self::Absent)),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Criterion {
     class: Class,
@@ -116,6 +158,8 @@ pub(super) struct Search {
     pub(super) from: i64,
     pub(super) until: i64,
     pub(super) sort: SortKey,
+    /// The attribute of [`SortKey::Value`].
+    sort_attribute: Option<(Class, String)>,
     pub(super) descending: bool,
     pub(super) include_deleted: bool,
     all: Vec<Criterion>,
@@ -137,6 +181,7 @@ impl Search {
         let context = match body.get("queryContext").map(|context| context.as_str().unwrap_or_default()) {
             Some("conversation") => Context::Conversation,
             Some("customer") | None => Context::Customer,
+            Some("conversation_time") if !archive => Context::Time,
             Some(_) => return Err(Refusal::bad_request("This query context is not served.").about("queryContext")),
         };
         let include_deleted = match body.get("includeDeleted") {
@@ -153,12 +198,13 @@ impl Search {
             None => Ok(Vec::new()),
             Some(criteria) => parse_criteria(criteria, key, context, archive),
         };
-        let (sort, descending) = parse_sort(body.get("sort"), context, archive)?;
+        let (sort, descending, sort_attribute) = parse_sort(body.get("sort"), context, archive)?;
         let mut search = Self {
             context,
             from: i64::MIN,
             until: i64::MAX,
             sort,
+            sort_attribute,
             descending,
             include_deleted,
             all: parse("and")?,
@@ -184,9 +230,21 @@ impl Search {
             && !self.none.iter().any(|criterion| criterion.holds(&mut record))
     }
 
+    /// Sorts records by the sorted attribute, those without it last.
+    pub(super) fn sort_by_value(&self, view: &View<'_>, rows: &mut [u64]) {
+        let Some((class, path)) = &self.sort_attribute else { return };
+        let cell = |index: u64| Lookup { view, context: self.context, index, object: None }.cell(path, *class);
+        let mut cells: Vec<(Cell, u64)> = rows.iter().map(|index| (cell(*index), *index)).collect();
+        cells.sort_by(|left, right| left.0.order(&right.0).then(left.1.cmp(&right.1)));
+        for (row, (_, index)) in rows.iter_mut().zip(cells) {
+            *row = index;
+        }
+    }
+
     /// Takes a bound of `updated_at` into the range; tells whether it did.
     fn narrow(&mut self, criterion: &Criterion) -> bool {
-        let ("@updated", Some(Cell::Number(time))) = (criterion.path.as_str(), criterion.operands.first()) else {
+        let ordered_by = if self.context == Context::Time { "@created" } else { "@updated" };
+        let Some(Cell::Number(time)) = criterion.operands.first().filter(|_| criterion.path == ordered_by) else {
             return false;
         };
         let time = *time as i64;
@@ -206,10 +264,7 @@ impl Search {
 
 fn attribute(name: &str, context: Context, archive: bool) -> Result<(Class, String), Refusal> {
     let unknown = || Refusal::bad_request("Unknown search attribute for this context.").about(name);
-    let (prefix, short) = name.split_once('_').ok_or_else(unknown)?;
-    if prefix != context.name() {
-        return Err(unknown());
-    }
+    let short = name.strip_prefix(context.name()).and_then(|rest| rest.strip_prefix('_')).ok_or_else(unknown)?;
     if archive && !attributes::ARCHIVE.contains(&short) {
         return Err(Refusal::bad_request("Archive search does not accept this attribute.").about(name));
     }
@@ -310,12 +365,16 @@ fn parse_operands(operator: Operator, operand: &Value, class: Class, name: &str)
         .collect()
 }
 
-fn parse_sort(sort: Option<&Value>, context: Context, archive: bool) -> Result<(SortKey, bool), Refusal> {
+/// The key, whether it descends, and the attribute of [`SortKey::Value`].
+type Sort = (SortKey, bool, Option<(Class, String)>);
+
+fn parse_sort(sort: Option<&Value>, context: Context, archive: bool) -> Result<Sort, Refusal> {
     let wrong = |about: &str| Refusal::bad_request("Cannot sort by this.").about(about);
+    let usual = (if context == Context::Time { SortKey::Created } else { SortKey::Updated }, true, None);
     let first = match sort {
-        None => return Ok((SortKey::Updated, true)),
+        None => return Ok(usual),
         Some(Value::Array(list)) if list.len() <= 5 => match list.first() {
-            None => return Ok((SortKey::Updated, true)),
+            None => return Ok(usual),
             Some(first) => first,
         },
         Some(Value::Array(_)) => return Err(wrong("sort")),
@@ -328,15 +387,16 @@ fn parse_sort(sort: Option<&Value>, context: Context, archive: bool) -> Result<(
         Some("desc") => true,
         _ => return Err(wrong(name)),
     };
-    attribute(name, context, archive)?;
+    let known = attribute(name, context, archive)?;
     let key = match name.strip_prefix(context.name()) {
         Some("_updated_at") => SortKey::Updated,
         Some("_created_at" | "_id") => SortKey::Created,
         Some("_customer_id") => SortKey::Owner,
         Some("_deleted") => SortKey::Deleted,
+        _ if context == Context::Time => return Ok((SortKey::Value, descending, Some(known))),
         _ => return Err(wrong(name)),
     };
-    Ok((key, descending))
+    Ok((key, descending, None))
 }
 
 /// Reads an instant, or a date as its midnight in UTC, in ms since 1970.
@@ -363,8 +423,8 @@ impl Lookup<'_, '_> {
         let text = |id: ObjectId| Cell::Texts(vec![id.to_string()]);
         match (path, self.context) {
             ("@id", context) => text(context.id(self.view, self.index)),
-            ("@customer", Context::Conversation) => text(org.customer_id(org.owner_of(self.index))),
-            ("@created", context) => Cell::Number(context.timeline(self.view).created(self.index) as f64),
+            ("@customer", Context::Conversation) => text(org.customer_id(self.view.owner_of(self.index))),
+            ("@created", context) => Cell::Number(context.created(self.view, self.index) as f64),
             ("@status", Context::Conversation) => {
                 let status = self.view.ticket_state(self.index).map_or_else(
                     || super::ticket::settled_status(org.namer.seed, self.index, org.tickets()),

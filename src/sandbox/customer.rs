@@ -4,7 +4,7 @@ use super::dice::Dice;
 use super::json::{Json, instant};
 use super::organisation::View;
 use super::ticket::{Status, Ticket, settled_status};
-use super::words;
+use super::{definitions, words};
 
 const CUSTOMER: u64 = 0x6375_7374;
 const DETAIL: u64 = 0x6375_6465;
@@ -73,7 +73,7 @@ pub(super) fn write(view: &View<'_>, index: u64, json: &mut Json) {
     let settled = org.customer_times.updated(org.customer_times.rank(index));
     let state = view.customer_state(index);
     let updated = state.map_or(settled, |state| state.at);
-    let owned = org.owned_by(index);
+    let owned = view.owned_by(index);
     let [open, snoozed, done] = counts(view, &owned);
     let mut dice = Dice::new(seed, DETAIL, index);
     let name = name(seed, index);
@@ -141,13 +141,15 @@ pub(super) fn write(view: &View<'_>, index: u64, json: &mut Json) {
         _ => json.text("progressiveStatus", Status::Open.name()),
     };
     json.flag("verified", dice.chance(70)).int("rev", 3 + i64::from(state.map_or(0, |state| state.changes)));
-    json.flag("deleted", false);
-    if let Some(tier) = tier(seed, index) {
+    json.flag("deleted", state.is_some_and(|state| state.deleted));
+    let known = state.map_or(0, |state| state.definitions);
+    definitions::write(view, "customer", index, known, json, |json| {
+        let Some(tier) = tier(seed, index) else { return };
         json.object("custom").text("tierStr", tier).cents("lifetimeValueNum", dice.between(0, 900_000));
         json.text("memberSinceAt", &format!("{}+01:00", &instant(created)[..19]))
             .flag("marketingOptInBool", dice.chance(40));
         json.end_object();
-    }
+    });
     json.end_object().object("relationships").relation("org", "org", "/v1/orgs/", namer.org());
     json.object("messages").object("links").link("self", "/v1/customers/", id, "/messages").end_object().end_object();
     json.relation("createdBy", "user", "/v1/users/", namer.user(super::staff::agents()));

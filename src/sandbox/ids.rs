@@ -33,6 +33,8 @@ pub(super) enum Kind {
     Form,
     Order,
     Token,
+    Merge,
+    Time,
 }
 
 /// Makes and reads ids.
@@ -107,6 +109,6 @@ impl Namer {
 
     fn mark(&self, kind: Kind) -> [u8; 3] {
         let bytes = hash(self.seed, 0x006d_6172_6b00, 0).to_be_bytes();
-        [bytes[0], bytes[1], (bytes[2] & 0xf0) ^ (kind as u8 & 0x0f)]
+        [bytes[0], bytes[1] ^ (kind as u8 - 1) >> 4, (bytes[2] & 0xf0) ^ (kind as u8 & 0x0f)]
     }
 }

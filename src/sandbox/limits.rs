@@ -1,58 +1,108 @@
-//! The two rate limits: fixed windows of a minute, one bucket for the organisation and one for searches.
+//! The two rate limits of a minute: one bucket for the organisation and one for searches.
+//!
+//! A fixed window empties both buckets at the same second of each minute, of which a client knows only what the headers
+//! say. A sliding window lets each request out of its bucket a minute after it came; a refused one was never in.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-const WINDOW_S: i64 = 60;
+use super::RateWindow;
+
+const WINDOW_MS: i64 = 60_000;
 
 /// Where a bucket stands after a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Standing {
     pub(super) limit: u32,
     pub(super) remaining: u32,
-    /// When the window ends, in seconds since 1970.
+    /// When the window ends, or the oldest request leaves it, in seconds since 1970.
     pub(super) reset_s: i64,
     pub(super) exceeded: bool,
 }
 
 #[derive(Debug, Default)]
+struct Bucket {
+    limit: u32,
+    /// Requests in the fixed window.
+    used: u32,
+    /// When the requests of the sliding window came.
+    recent: VecDeque<i64>,
+}
+
+impl Bucket {
+    fn new(limit: u32) -> Self {
+        Self { limit, ..Self::default() }
+    }
+
+    fn count_fixed(&mut self, end_ms: i64) -> Standing {
+        self.used = self.used.saturating_add(1);
+        self.standing(self.used, end_ms)
+    }
+
+    fn count_sliding(&mut self, now_ms: i64) -> Standing {
+        while self.recent.front().is_some_and(|first| *first <= now_ms - WINDOW_MS) {
+            self.recent.pop_front();
+        }
+        let used = u32::try_from(self.recent.len()).unwrap_or(u32::MAX).saturating_add(1);
+        if used <= self.limit {
+            self.recent.push_back(now_ms);
+        }
+        let oldest = self.recent.front().copied().unwrap_or(now_ms);
+        self.standing(used, oldest + WINDOW_MS)
+    }
+
+    const fn standing(&self, used: u32, reset_ms: i64) -> Standing {
+        Standing {
+            limit: self.limit,
+            remaining: self.limit.saturating_sub(used),
+            reset_s: (reset_ms + 999).div_euclid(1000),
+            exceeded: used > self.limit,
+        }
+    }
+}
+
+#[derive(Debug)]
 struct Used {
+    /// The number of the fixed window.
     window: i64,
-    org: u32,
-    search: u32,
+    org: Bucket,
+    search: Bucket,
 }
 
 /// Both buckets.
 #[derive(Debug)]
 pub(super) struct Limits {
-    org_rpm: u32,
-    search_rpm: u32,
+    window: RateWindow,
+    phase_ms: i64,
     used: Mutex<Used>,
 }
 
 impl Limits {
-    pub(super) fn new(org_rpm: u32, search_rpm: u32) -> Self {
-        Self { org_rpm, search_rpm, used: Mutex::default() }
+    pub(super) fn new(org_rpm: u32, search_rpm: u32, window: RateWindow, phase: Duration) -> Self {
+        let used = Used { window: 0, org: Bucket::new(org_rpm), search: Bucket::new(search_rpm) };
+        let phase_ms = phase.as_millis() as i64 % WINDOW_MS;
+        Self { window, phase_ms, used: Mutex::new(used) }
     }
 
     /// Counts a request; the answer is about the bucket that its headers show.
-    pub(super) fn count(&self, now_s: i64, is_search: bool) -> Standing {
+    pub(super) fn count(&self, now_ms: i64, is_search: bool) -> Standing {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let window = now_s.div_euclid(WINDOW_S);
-        if used.window != window {
-            *used = Used { window, org: 0, search: 0 };
-        }
-        used.org = used.org.saturating_add(1);
-        used.search = used.search.saturating_add(u32::from(is_search));
-        let reset_s = (window + 1) * WINDOW_S;
-        let standing = |limit: u32, used: u32| Standing {
-            limit,
-            remaining: limit.saturating_sub(used),
-            reset_s,
-            exceeded: used > limit,
+        let count: &dyn Fn(&mut Bucket) -> Standing = match self.window {
+            RateWindow::Sliding => &|bucket| bucket.count_sliding(now_ms),
+            RateWindow::Fixed => {
+                let window = (now_ms - self.phase_ms).div_euclid(WINDOW_MS);
+                if used.window != window {
+                    used.window = window;
+                    used.org.used = 0;
+                    used.search.used = 0;
+                }
+                &move |bucket| bucket.count_fixed((window + 1) * WINDOW_MS + self.phase_ms)
+            }
         };
-        let org = standing(self.org_rpm, used.org);
-        let search = standing(self.search_rpm, used.search);
-        if is_search && !org.exceeded { search } else { org }
+        let org = count(&mut used.org);
+        let search = is_search.then(|| count(&mut used.search));
+        search.filter(|_| !org.exceeded).unwrap_or(org)
     }
 }
 
@@ -62,13 +112,28 @@ mod tests {
 
     #[test]
     fn search_counts_in_both_buckets_and_a_new_minute_empties_them() {
-        let limits = Limits::new(4, 2);
-        let ask = |now, search| limits.count(now, search);
-        assert_eq!(ask(120, true), Standing { limit: 2, remaining: 1, reset_s: 180, exceeded: false });
-        assert_eq!(ask(121, true).remaining, 0);
-        assert!(ask(121, true).exceeded);
-        assert_eq!(ask(179, false), Standing { limit: 4, remaining: 0, reset_s: 180, exceeded: false });
-        assert!(ask(179, false).exceeded);
-        assert!(!ask(180, true).exceeded);
+        for phase in [0, 7] {
+            let limits = Limits::new(4, 2, RateWindow::Fixed, Duration::from_secs(phase));
+            let ask = |now: i64, search| limits.count((now + phase as i64) * 1000, search);
+            let reset_s = 180 + phase as i64;
+            assert_eq!(ask(120, true), Standing { limit: 2, remaining: 1, reset_s, exceeded: false });
+            assert_eq!(ask(121, true).remaining, 0);
+            assert!(ask(121, true).exceeded);
+            assert_eq!(ask(179, false), Standing { limit: 4, remaining: 0, reset_s, exceeded: false });
+            assert!(ask(179, false).exceeded);
+            assert!(!ask(180, true).exceeded);
+        }
+    }
+
+    #[test]
+    fn sliding_window_lets_each_request_out_after_a_minute() {
+        let limits = Limits::new(100, 2, RateWindow::Sliding, Duration::ZERO);
+        let ask = |now| limits.count(now, true);
+        assert_eq!(ask(100_000), Standing { limit: 2, remaining: 1, reset_s: 160, exceeded: false });
+        assert_eq!(ask(130_500), Standing { limit: 2, remaining: 0, reset_s: 160, exceeded: false });
+        assert_eq!(ask(159_999), Standing { limit: 2, remaining: 0, reset_s: 160, exceeded: true });
+        assert_eq!(ask(160_000), Standing { limit: 2, remaining: 0, reset_s: 191, exceeded: false });
+        assert!(ask(190_499).exceeded);
+        assert!(!ask(190_500).exceeded);
     }
 }

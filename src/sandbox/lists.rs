@@ -54,13 +54,22 @@ impl Page {
         if size > most && oversize == Oversize::Refuse {
             return Err(Refusal::bad_request(format!("At most {most}.")).about("pageSize"));
         }
-        Ok(Self { number, size: size.min(most) })
+        Ok(Self { number, size: size.min(most.max(1)) })
     }
 
     /// Returns the place of the page's first row.
     pub(super) const fn first(self) -> u64 {
         (self.number - 1) * self.size
     }
+}
+
+/// How lists lie, where they are told to.
+#[derive(Debug)]
+pub(super) struct Manner {
+    /// The largest total that is told.
+    pub(super) capped_totals: Option<u64>,
+    /// What stands before the path of the link to the next page.
+    pub(super) next_link_prefix: String,
 }
 
 /// How a list describes itself.
@@ -77,16 +86,18 @@ pub(super) enum Meta {
 }
 
 /// Opens a list's envelope, up to and including the `[` of its rows; `end_list` and `end_object` close it.
-pub(super) fn open(json: &mut Json, meta: Meta, path: &str, query: &Query, page: Page, total: u64) {
+pub(super) fn open(json: &mut Json, meta: Meta, path: &str, query: &Query, page: Page, total: u64, manner: &Manner) {
     let others = query.others();
     let link = |number: u64| format!("{path}?page={number}&pageSize={}{others}", page.size);
     let pages = total.div_ceil(page.size);
+    let told = total.min(manner.capped_totals.unwrap_or(u64::MAX));
+    let told_pages = told.div_ceil(page.size);
     json.open().object("meta");
     if meta != Meta::Empty {
         json.int("pageSize", page.size as i64).int("page", page.number as i64);
     }
     if matches!(meta, Meta::Totals | Meta::Search { .. }) {
-        json.int("total", total as i64).int("totalPages", pages as i64);
+        json.int("total", told as i64).int("totalPages", told_pages as i64);
     }
     if let Meta::Search { timed_out } = meta {
         json.raw("aggregations", "{}").flag("timed_out", timed_out);
@@ -98,12 +109,12 @@ pub(super) fn open(json: &mut Json, meta: Meta, path: &str, query: &Query, page:
         json.null("prev");
     }
     if page.number < pages {
-        json.text("next", &link(page.number + 1));
+        json.text("next", &format!("{}{}", manner.next_link_prefix, link(page.number + 1)));
     } else {
         json.null("next");
     }
     if matches!(meta, Meta::Totals | Meta::Search { .. }) {
-        json.text("last", &link(pages.max(1)));
+        json.text("last", &link(told_pages.max(1)));
     }
     json.end_object().list("data");
 }

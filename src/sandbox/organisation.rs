@@ -7,20 +7,23 @@
 //! Tickets belong to customers by a permutation: customer `c` owns a range of places in it, some ranges wide, some empty,
 //! so that a customer's tickets, and with them the conversation counts, are found by arithmetic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::definitions::Definition;
 use super::dice::{Shuffle, hash};
 use super::ids::{Kind, Namer};
 use super::json::Json;
+use super::merges::Merge;
+use super::spoil::Spoil;
 use super::staff::{Record, Staff};
 use super::ticket::{Status, Ticket};
 use super::timeline::Timeline;
-use super::{SandboxSettings, customer, thread, ticket};
+use super::{SandboxSettings, customer, thread, ticket, times};
 use crate::clock::SharedClock;
 use crate::model::ObjectId;
 
@@ -41,15 +44,28 @@ pub(super) struct State {
     pub(super) reopens: u32,
     pub(super) dones: u32,
     pub(super) deleted: bool,
+    /// How many changes of the definitions of custom attributes came before it.
+    pub(super) definitions: usize,
 }
 
 /// The states of changed records, by number.
 pub(super) type Overlay = BTreeMap<u64, Vec<State>>;
 
 #[derive(Debug, Default)]
-struct Changes {
-    tickets: Overlay,
-    customers: Overlay,
+pub(super) struct Changes {
+    pub(super) tickets: Overlay,
+    pub(super) customers: Overlay,
+    /// Conversations that merges gave to another customer: since when, to whom, in order of time.
+    pub(super) owners: BTreeMap<u64, Vec<(i64, u64)>>,
+    pub(super) merges: Vec<Merge>,
+    /// Conversations that are gone without a trace.
+    pub(super) hidden: BTreeSet<u64>,
+    /// Changes of the definitions of custom attributes, in order of time.
+    pub(super) definitions: Vec<Definition>,
+    /// Conversations that the API sends with something wrong.
+    pub(super) spoiled: BTreeMap<u64, Spoil>,
+    /// Conversation times that changes made: whose and when, in order of time.
+    times: Vec<(u64, i64)>,
     touched: u64,
 }
 
@@ -64,7 +80,7 @@ pub struct Organisation {
     pub(super) customer_times: Timeline,
     owners: Shuffle,
     weight_before: [u64; 65],
-    changes: RwLock<Changes>,
+    pub(super) changes: RwLock<Changes>,
     clock: SharedClock,
     index_lag_ms: i64,
 }
@@ -102,7 +118,7 @@ impl Organisation {
             customer_times: Timeline::of_customers(hash(seed, 2, 2), customers, start, end, settings.ties),
             owners: Shuffle::new(settings.tickets, hash(seed, 3, 3)),
             weight_before,
-            changes: RwLock::default(),
+            changes: RwLock::new(Changes { spoiled: settings.bad_records.clone(), ..Changes::default() }),
             clock,
             index_lag_ms: ms(settings.index_lag),
         }
@@ -128,6 +144,17 @@ impl Organisation {
     pub fn customer(&self, number: u64) -> Value {
         let view = self.live();
         value(|json| customer::write(&view, number, json))
+    }
+
+    /// Returns how many conversation times there are.
+    pub fn conversation_times(&self) -> u64 {
+        times::count(&self.live())
+    }
+
+    /// Returns conversation time `number`, by time of creation: the object that the API sends.
+    pub fn conversation_time(&self, number: u64) -> Value {
+        let view = self.live();
+        value(|json| times::write(&view, number, json))
     }
 
     /// Returns user `number`.
@@ -212,7 +239,7 @@ impl Organisation {
         let seed = self.namer.seed;
         let mut needles = vec![
             ticket.id.to_string(),
-            self.customer_id(ticket.customer).to_string(),
+            self.customer_id(ticket.owner).to_string(),
             customer::name(seed, ticket.customer),
             customer::email(seed, ticket.customer),
             customer::phone(seed, ticket.customer),
@@ -279,7 +306,7 @@ impl Organisation {
         (index < self.customers() && self.customer_id(index) == id).then_some(index)
     }
 
-    /// Returns whose conversation `index` is.
+    /// Returns whose conversation `index` was at the start.
     pub(super) fn owner_of(&self, index: u64) -> u64 {
         let place = self.owners.forward(index);
         let (mut low, mut high) = (0, self.customers());
@@ -295,7 +322,7 @@ impl Organisation {
         low
     }
 
-    /// Returns the conversations of a customer, oldest first.
+    /// Returns the conversations that a customer had at the start, oldest first.
     pub(super) fn owned_by(&self, customer: u64) -> Vec<u64> {
         let places = self.first_place(customer)..self.first_place(customer + 1);
         let mut owned: Vec<u64> = places.map(|place| self.owners.backward(place)).collect();
@@ -315,6 +342,7 @@ impl Organisation {
     fn change(&self, numbers: &[u64], delete: bool) {
         let at = self.now_ms();
         let mut changes = self.changes.write().unwrap_or_else(PoisonError::into_inner);
+        let definitions = changes.definitions.len();
         for number in numbers.iter().copied().filter(|number| *number < self.tickets()) {
             let states = changes.tickets.entry(number).or_default();
             let last = states.last().copied().unwrap_or_else(|| State {
@@ -324,8 +352,10 @@ impl Organisation {
                 reopens: 0,
                 dones: 0,
                 deleted: false,
+                definitions,
             });
-            let mut next = State { at, changes: last.changes + 1, deleted: last.deleted || delete, ..last };
+            let mut next =
+                State { at, changes: last.changes + 1, deleted: last.deleted || delete, definitions, ..last };
             if !delete {
                 if last.status == Status::Done {
                     next.status = Status::Open;
@@ -336,9 +366,14 @@ impl Organisation {
                 }
             }
             states.push(next);
-            let states = changes.customers.entry(self.owner_of(number)).or_default();
-            let count = states.last().map_or(0, |state| state.changes);
-            states.push(State { at, changes: count + 1, deleted: false, ..next });
+            let owner = changes.owners.get(&number).and_then(|moves| moves.last());
+            let owner = owner.map_or_else(|| self.owner_of(number), |(_, owner)| *owner);
+            let states = changes.customers.entry(owner).or_default();
+            let last = states.last().copied().unwrap_or(State { changes: 0, deleted: false, ..next });
+            states.push(State { at, changes: last.changes + 1, definitions, ..last });
+            if !delete {
+                changes.times.push((number, at));
+            }
         }
     }
 }
@@ -379,6 +414,61 @@ impl<'a> View<'a> {
         self.visible(self.changes.customers.get(&index)?)
     }
 
+    /// Returns whose conversation `index` is, if a merge moved it.
+    pub(super) fn moved_to(&self, index: u64) -> Option<u64> {
+        self.moved(self.changes.owners.get(&index)?)
+    }
+
+    /// Returns whose conversation `index` is.
+    pub(super) fn owner_of(&self, index: u64) -> u64 {
+        self.moved_to(index).unwrap_or_else(|| self.org.owner_of(index))
+    }
+
+    /// Returns the conversations of a customer, oldest first, without the hidden ones.
+    pub(super) fn owned_by(&self, customer: u64) -> Vec<u64> {
+        let mut owned = self.org.owned_by(customer);
+        if !self.changes.owners.is_empty() {
+            owned.retain(|index| self.moved_to(*index).is_none());
+            let moved = self.changes.owners.iter();
+            owned.extend(moved.filter(|(_, moves)| self.moved(moves) == Some(customer)).map(|(index, _)| *index));
+            owned.sort_unstable();
+        }
+        owned.retain(|index| !self.is_hidden(*index));
+        owned
+    }
+
+    /// Tells whether a conversation is gone without a trace.
+    pub(super) fn is_hidden(&self, index: u64) -> bool {
+        !self.changes.hidden.is_empty() && self.changes.hidden.contains(&index)
+    }
+
+    /// Returns the conversations that are gone without a trace, ascending.
+    pub(super) fn hidden(&self) -> impl Iterator<Item = u64> {
+        self.changes.hidden.iter().copied()
+    }
+
+    /// Returns the visible conversation times that changes made: whose and when, in order of time.
+    pub(super) fn late_times(&self) -> &[(u64, i64)] {
+        let times = &self.changes.times;
+        &times[..times.partition_point(|(_, at)| *at <= self.cut)]
+    }
+
+    /// Returns the first changes of the definitions of custom attributes.
+    pub(super) fn definitions(&self, count: usize) -> &[Definition] {
+        let all = &self.changes.definitions;
+        &all[..count.min(all.len())]
+    }
+
+    /// Returns what is wrong with a conversation that the API sends.
+    pub(super) fn spoiled(&self, index: u64) -> Option<Spoil> {
+        if self.changes.spoiled.is_empty() { None } else { self.changes.spoiled.get(&index).copied() }
+    }
+
+    /// Returns the merges of customers, oldest first.
+    pub(super) fn merges(&self) -> &[Merge] {
+        &self.changes.merges
+    }
+
     /// Returns the visible states of all changed conversations.
     pub(super) fn changed_tickets(&self) -> impl Iterator<Item = (u64, &State)> {
         self.changes.tickets.iter().filter_map(|(index, states)| Some((*index, self.visible(states)?)))
@@ -387,6 +477,10 @@ impl<'a> View<'a> {
     /// Returns the visible states of all changed customers.
     pub(super) fn changed_customers(&self) -> impl Iterator<Item = (u64, &State)> {
         self.changes.customers.iter().filter_map(|(index, states)| Some((*index, self.visible(states)?)))
+    }
+
+    fn moved(&self, moves: &[(i64, u64)]) -> Option<u64> {
+        moves.iter().rev().find(|(since, _)| *since <= self.cut).map(|(_, owner)| *owner)
     }
 
     fn visible<'s>(&self, states: &'s [State]) -> Option<&'s State> {

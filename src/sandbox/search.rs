@@ -6,9 +6,11 @@
 use super::criteria::{Search, SortKey};
 use super::dice::{Shuffle, hash};
 use super::organisation::View;
+use super::timeline::Timeline;
+use super::times;
 
 /// Two years, the reach of normal search; archive search sees what is older.
-const HORIZON_MS: i64 = 730 * 86_400_000;
+pub(super) const HORIZON_MS: i64 = 730 * 86_400_000;
 
 /// A page of records, by number.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,10 +28,11 @@ pub(super) fn find(
     size: u64,
     unrest: Option<u64>,
 ) -> Found {
+    let Some(timeline) = search.context.timeline(view) else { return times::find(view, search, first, size) };
     let horizon = view.org().now_ms() - HORIZON_MS;
     let (from, until) =
         if archive { (search.from, search.until.min(horizon)) } else { (search.from.max(horizon), search.until) };
-    let range = Range::new(view, search, from, until.max(from), unrest);
+    let range = Range::new(view, search, timeline, from..until.max(from), unrest);
     let total_in_range = range.count();
     if search.is_range_only() && search.sort == SortKey::Updated {
         let rows = (first..total_in_range.min(first + size))
@@ -41,10 +44,11 @@ pub(super) fn find(
         (0..total_in_range).map(|place| range.row(place)).filter(|index| search.matches(view, *index)).collect();
     match search.sort {
         SortKey::Updated => {}
+        SortKey::Value => search.sort_by_value(view, &mut rows),
         SortKey::Created => rows.sort_unstable(),
-        SortKey::Owner => rows.sort_by_key(|index| (view.org().owner_of(*index), *index)),
+        SortKey::Owner => rows.sort_by_key(|index| (view.owner_of(*index), *index)),
         SortKey::Deleted => {
-            rows.sort_by_key(|index| (view.ticket_state(*index).is_some_and(|state| state.deleted), *index));
+            rows.sort_by_key(|index| (search.context.is_deleted(view, *index), *index));
         }
     }
     if search.descending {
@@ -56,9 +60,8 @@ pub(super) fn find(
 }
 
 /// The records of a range of `updated_at`, ascending.
-struct Range<'a, 'v> {
-    view: &'a View<'v>,
-    search: &'a Search,
+struct Range<'a> {
+    timeline: &'a Timeline,
     ranks: std::ops::Range<u64>,
     /// Ranks of the range whose records changed since, ascending.
     gone: Vec<u64>,
@@ -67,25 +70,30 @@ struct Range<'a, 'v> {
     unrest: Option<u64>,
 }
 
-impl<'a, 'v> Range<'a, 'v> {
-    fn new(view: &'a View<'v>, search: &'a Search, from: i64, until: i64, unrest: Option<u64>) -> Self {
-        let timeline = search.context.timeline(view);
-        let ranks = timeline.lower_bound(from)..timeline.lower_bound(until);
+impl<'a> Range<'a> {
+    fn new(
+        view: &View<'_>,
+        search: &Search,
+        timeline: &'a Timeline,
+        times: std::ops::Range<i64>,
+        unrest: Option<u64>,
+    ) -> Self {
+        let ranks = timeline.lower_bound(times.start)..timeline.lower_bound(times.end);
         let mut gone = Vec::new();
         let mut late = Vec::new();
-        for (index, at, deleted) in search.context.changed(view) {
+        for (index, shown_at) in search.context.changed(view, search.include_deleted) {
             let rank = timeline.rank(index);
             if ranks.contains(&rank) {
                 gone.push(rank);
             }
-            if (from..until).contains(&at) && (search.include_deleted || !deleted) {
+            if let Some(at) = shown_at.filter(|at| times.contains(at)) {
                 late.push((at, unrest.map_or(index, |unrest| hash(unrest, 9, index)), index));
             }
         }
         gone.sort_unstable();
         late.sort_unstable();
         let late = late.into_iter().map(|(.., index)| index).collect();
-        Self { view, search, ranks, gone, late, unrest }
+        Self { timeline, ranks, gone, late, unrest }
     }
 
     fn settled(&self) -> u64 {
@@ -99,7 +107,7 @@ impl<'a, 'v> Range<'a, 'v> {
     fn row(&self, place: u64) -> u64 {
         match place.checked_sub(self.settled()) {
             Some(late) => self.late[late as usize],
-            None => self.search.context.timeline(self.view).index(self.rank(self.unsettle(place))),
+            None => self.timeline.index(self.rank(self.unsettle(place))),
         }
     }
 
@@ -126,7 +134,7 @@ impl<'a, 'v> Range<'a, 'v> {
     /// Moves a place inside the run of places that share its time.
     fn unsettle(&self, place: u64) -> u64 {
         let Some(unrest) = self.unrest else { return place };
-        let (first, end) = self.search.context.timeline(self.view).run(self.rank(place));
+        let (first, end) = self.timeline.run(self.rank(place));
         if end - first == 1 {
             return place;
         }

@@ -1,8 +1,7 @@
 //! The API server: from a request to an answer, with its limits, its credentials and its faults.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -10,21 +9,24 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response, StatusCode, header};
-use serde_json::{Value, json};
 
-use super::access::{Access, Caller};
+use super::access::{Access, Caller, Login};
 use super::answers;
 use super::bucket::Signer;
+use super::control;
 use super::faults::Fault;
 use super::limits::{Limits, Standing};
-use super::lists::Query;
+use super::lists::{Manner, Query};
 use super::organisation::Organisation;
 use super::refusal::Refusal;
 use super::routes::{self, Outcome};
-use super::{Faults, SandboxSettings};
+use super::traffic::Meter;
+use super::{Faults, SandboxSettings, roles, spoil};
 
 /// Bodies of most endpoints may have 100 kB.
 const BODY_LIMIT_BYTES: usize = 100_000;
+/// The type of most bodies.
+pub(super) const JSON: &str = "application/json; charset=utf-8";
 const SLOW: Duration = Duration::from_secs(2);
 
 /// What every request shares.
@@ -35,19 +37,32 @@ pub(super) struct Server {
     pub(super) signer: Arc<Signer>,
     pub(super) access: Access,
     limits: Limits,
-    requests: Mutex<BTreeMap<String, u64>>,
+    pub(super) meter: Meter,
     number: AtomicU64,
 }
 
 /// The settings that answers depend on.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a behaviour of its own")]
 pub(super) struct Behaviour {
     pub(super) result_window_rows: u64,
     pub(super) max_pages: u32,
     pub(super) oversize: super::Oversize,
     pub(super) several_customers: bool,
     pub(super) largest_id_list: usize,
+    pub(super) largest_page_size: u64,
+    pub(super) largest_list_page_size: u64,
+    pub(super) lists: Manner,
+    foreign_org: bool,
+    missing_role_status: u16,
+    rate_limit_headers: bool,
+    rate_limit_body: super::RateLimitBody,
+    retry_after: super::RetryAfter,
+    pub(super) deleted_by_id: super::DeletedById,
+    pub(super) ids_only: super::IdsOnly,
+    pub(super) merges_touch_conversations: bool,
     pub(super) ties: bool,
+    latency: Duration,
     seed: u64,
     faults: Faults,
 }
@@ -67,9 +82,9 @@ impl Server {
             &organisation.namer,
             settings.pod,
             settings.api_key,
-            settings.email,
-            settings.password,
-            settings.token_ttl,
+            Login { email: settings.email, password: settings.password, ttl: settings.token_ttl },
+            settings.key_expiry.map(|expiry| organisation.now_ms() + expiry.as_millis() as i64),
+            &settings.withheld_roles,
         );
         Self {
             settings: Behaviour {
@@ -78,15 +93,27 @@ impl Server {
                 oversize: settings.oversize,
                 several_customers: settings.several_customers,
                 largest_id_list: settings.largest_id_list,
+                largest_page_size: settings.largest_page_size,
+                largest_list_page_size: settings.largest_list_page_size,
+                lists: Manner { capped_totals: settings.capped_totals, next_link_prefix: settings.next_link_prefix },
+                foreign_org: settings.foreign_org,
+                missing_role_status: settings.missing_role_status,
+                rate_limit_headers: settings.rate_limit_headers,
+                rate_limit_body: settings.rate_limit_body,
+                retry_after: settings.retry_after,
+                deleted_by_id: settings.deleted_by_id,
+                ids_only: settings.ids_only,
+                merges_touch_conversations: settings.merges_touch_conversations,
                 ties: settings.ties,
+                latency: settings.latency,
                 seed: settings.seed,
                 faults: settings.faults,
             },
             organisation,
             signer,
             access,
-            limits: Limits::new(settings.org_rpm, settings.search_rpm),
-            requests: Mutex::default(),
+            limits: Limits::new(settings.org_rpm, settings.search_rpm, settings.window, settings.window_phase),
+            meter: Meter::default(),
             number: AtomicU64::new(0),
         }
     }
@@ -103,10 +130,6 @@ impl Server {
         &self.organisation
     }
 
-    pub(super) fn requests(&self) -> BTreeMap<String, u64> {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// Answers one request of the API.
     fn answer(&self, parts: &Parts, body: &[u8]) -> Reply {
         let path = trimmed(parts.uri.path());
@@ -117,27 +140,28 @@ impl Server {
             standing,
             fault: None,
         };
+        let now_ms = self.organisation.now_ms();
         let (route, values) = match routes::find(&parts.method, path) {
             Outcome::Found { route, pattern, values } => {
-                self.note(format!("{} {}", parts.method, pattern.replacen("{}", "{id}", 2)));
+                let name = format!("{} {}", parts.method, pattern.replacen("{}", "{id}", 2));
+                self.note(parts, name, route.is_search(), now_ms);
                 (route, values)
             }
             Outcome::WrongMethod => {
-                self.note("wrong method".to_owned());
+                self.note(parts, "wrong method".to_owned(), false, now_ms);
                 return refuse(&Refusal::new(405, "method_not_allowed", "Method not allowed."), None);
             }
             Outcome::Unknown => {
-                self.note("unknown route".to_owned());
+                self.note(parts, "unknown route".to_owned(), false, now_ms);
                 return refuse(&Refusal::not_found(), None);
             }
         };
         let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let now_ms = self.organisation.now_ms();
         let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let caller = if route == routes::Route::Login { Ok(Caller::Person) } else { self.access.check(header, now_ms) };
         // The searches of people are not limited, those of API keys are.
         let limited = route.is_search() && !matches!(caller, Ok(Caller::Person));
-        let standing = self.limits.count(now_ms.div_euclid(1000), limited);
+        let standing = self.limits.count(now_ms, limited);
         let caller = match caller {
             Ok(caller) => caller,
             Err(refusal) => return refuse(&refusal, Some(standing)),
@@ -149,6 +173,13 @@ impl Server {
         if let Some(Fault::Status(status)) = fault {
             let code = if status == 429 { "rate_limit_exceeded" } else { "server_error" };
             return refuse(&Refusal::new(status, code, "Something went wrong."), Some(standing));
+        }
+        if let Some(role) = roles::needed(route)
+            && !self.access.roles().contains(&role)
+        {
+            let status = self.settings.missing_role_status;
+            let code = if status == 401 { "unauthorized" } else { "forbidden" };
+            return refuse(&Refusal::new(status, code, "Missing a required role."), Some(standing));
         }
         let question = answers::Question {
             server: self,
@@ -162,54 +193,18 @@ impl Server {
             timed_out: fault == Some(Fault::TimedOut),
         };
         match answers::answer(&question, route) {
+            Ok((status, body)) if self.settings.foreign_org && roles::needed(route).is_some() => {
+                let body = spoil::abroad(&self.organisation.namer, &body);
+                Reply { status, body, standing: Some(standing), fault }
+            }
             Ok((status, body)) => Reply { status, body, standing: Some(standing), fault },
             Err(refusal) => refuse(&refusal, Some(standing)),
         }
     }
 
-    /// Answers one request of the control endpoint.
-    fn control(&self, parts: &Parts, body: &[u8]) -> Reply {
-        let organisation = &self.organisation;
-        let plain =
-            |status, body: &Value| Reply { status, body: body.to_string().into_bytes(), standing: None, fault: None };
-        match (parts.method.as_str(), trimmed(parts.uri.path())) {
-            ("GET", "/sandbox/state") => plain(
-                200,
-                &json!({"tickets": organisation.tickets(), "customers": organisation.customers(), "requests": self.requests()}),
-            ),
-            ("POST", path @ ("/sandbox/touch" | "/sandbox/delete")) => match self.chosen(body) {
-                Ok(numbers) => {
-                    if path == "/sandbox/touch" {
-                        organisation.touch(&numbers);
-                    } else {
-                        organisation.delete(&numbers);
-                    }
-                    let ids: Vec<String> =
-                        numbers.iter().map(|number| organisation.ticket_id(*number).to_string()).collect();
-                    plain(200, &json!({"count": ids.len(), "ids": ids}))
-                }
-                Err(refusal) => plain(refusal.status, &refusal.body(false)),
-            },
-            _ => plain(404, &Refusal::not_found().body(false)),
-        }
-    }
-
-    fn chosen(&self, body: &[u8]) -> Result<Vec<u64>, Refusal> {
-        let body: Value = serde_json::from_slice(body).unwrap_or_default();
-        if let Some(count) = body["count"].as_u64() {
-            return Ok(self.organisation.pick(count));
-        }
-        let ids = body["ids"].as_array().ok_or_else(|| Refusal::bad_request("Give a count or a list of ids."))?;
-        ids.iter()
-            .map(|id| {
-                id.as_str().and_then(|id| self.organisation.conversation_number(id)).ok_or_else(Refusal::not_found)
-            })
-            .collect()
-    }
-
-    fn note(&self, route: String) {
-        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        *requests.entry(route).or_default() += 1;
+    fn note(&self, parts: &Parts, route: String, is_search: bool, now_ms: i64) {
+        let agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+        self.meter.received(route, is_search, agent, now_ms);
     }
 }
 
@@ -227,16 +222,31 @@ async fn serve(State(server): State<Arc<Server>>, request: Request) -> Response<
     let path = trimmed(parts.uri.path());
     let json_api = routes::has_json_api_errors(path);
     let Ok(bytes) = axum::body::to_bytes(body, BODY_LIMIT_BYTES).await else {
+        server.note(&parts, "too large".to_owned(), false, server.organisation.now_ms());
+        server.meter.answered(413);
         let refusal = Refusal::new(413, "payload_too_large", "The request body is too large.");
         return sent(413, refusal.body(json_api).to_string().into_bytes().into(), None);
     };
     let control = path.starts_with("/sandbox/");
     let asked = Arc::clone(&server);
     // Pages of hundreds of records take milliseconds: they must not hold up the runtime's other tasks.
-    let work = move || if control { asked.control(&parts, &bytes) } else { asked.answer(&parts, &bytes) };
+    let work = move || {
+        if control {
+            let (status, body) = control::answer(&asked, parts.method.as_str(), trimmed(parts.uri.path()), &bytes);
+            Reply { status, body: body.to_string().into_bytes(), standing: None, fault: None }
+        } else {
+            asked.answer(&parts, &bytes)
+        }
+    };
     let Ok(mut reply) = tokio::task::spawn_blocking(work).await else {
         return sent(500, Body::empty(), None);
     };
+    if !control {
+        server.meter.answered(reply.status);
+        if !server.settings.latency.is_zero() {
+            server.organisation.sleep(server.settings.latency).await;
+        }
+    }
     match reply.fault {
         Some(Fault::Reset) => {
             let broken = futures::stream::iter([Ok(Bytes::from_static(b"{")), Err(std::io::Error::other("reset"))]);
@@ -247,14 +257,26 @@ async fn serve(State(server): State<Arc<Server>>, request: Request) -> Response<
         Some(Fault::Slow) => server.organisation.sleep(SLOW).await,
         Some(Fault::Status(_) | Fault::TimedOut) | None => {}
     }
-    sent(reply.status, reply.body.into(), reply.standing)
+    let settings = &server.settings;
+    let standing = reply.standing.filter(|_| settings.rate_limit_headers);
+    if reply.status != 429 {
+        return sent(reply.status, reply.body.into(), standing);
+    }
+    let (body, kind) = settings.rate_limit_body.write(reply.body);
+    let mut response = sent(reply.status, body.into(), standing);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    let now_ms = server.organisation.now_ms();
+    if let Some(value) = reply.standing.and_then(|standing| settings.retry_after.header(standing, now_ms)) {
+        response.headers_mut().insert(header::RETRY_AFTER, value);
+    }
+    response
 }
 
 fn sent(status: u16, body: Body, standing: Option<Standing>) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
     if let Some(standing) = standing {
         headers.insert("x-ratelimit-limit", standing.limit.into());
         headers.insert("x-ratelimit-remaining", standing.remaining.into());

@@ -85,7 +85,7 @@ pub(super) fn locate(view: &View<'_>, kind: Kind, id: ObjectId) -> Option<(Ticke
         return None;
     }
     let ticket = Ticket::new(view, index);
-    (number < ticket.messages && !ticket.deleted).then_some((ticket, number))
+    (number < ticket.messages && !ticket.is_gone()).then_some((ticket, number))
 }
 
 /// Returns the conversation and the place in it of a note.
@@ -97,7 +97,7 @@ pub(super) fn locate_note(view: &View<'_>, id: ObjectId) -> Option<(Ticket, u32)
         return None;
     }
     let ticket = Ticket::new(view, index);
-    let known = number < ticket.notes && !ticket.deleted && note_id(&org.namer, &ticket, number) == id;
+    let known = number < ticket.notes && !ticket.is_gone() && note_id(&org.namer, &ticket, number) == id;
     known.then_some((ticket, number))
 }
 
@@ -189,7 +189,7 @@ pub(super) fn write_message(view: &View<'_>, ticket: &Ticket, number: u32, inclu
         .text("lang", ticket.lang)
         .end_object();
     json.object("relationships").relation("org", "org", "/v1/orgs/", namer.org());
-    json.relation("customer", "customers", "/v1/customers/", org.customer_id(ticket.customer));
+    json.relation("customer", "customers", "/v1/customers/", org.customer_id(ticket.owner));
     json.relation("conversation", "conversation", "/v1/conversations/", ticket.id);
     if let Some(agent) = ticket.agent.filter(|_| outbound) {
         json.relation("createdBy", "user", "/v1/users/", namer.user(agent));
@@ -221,7 +221,7 @@ pub(super) fn write_note(view: &View<'_>, ticket: &Ticket, number: u32, json: &m
     json.open().text("type", "note").id("id", id).object("attributes").text("body", &body).time("createdAt", at);
     json.time("updatedAt", at).time("modifiedAt", at).ids("createdByTeams", ticket.team.map(|team| namer.team(team)));
     json.end_object().object("relationships").relation("org", "org", "/v1/orgs/", namer.org());
-    json.relation("customer", "customer", "/v1/customers/", org.customer_id(ticket.customer));
+    json.relation("customer", "customer", "/v1/customers/", org.customer_id(ticket.owner));
     json.relation("conversation", "conversation", "/v1/conversations/", ticket.id);
     json.relation("createdBy", "user", "/v1/users/", namer.user(author));
     json.object("userMentions").list("data");

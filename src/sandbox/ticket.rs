@@ -43,7 +43,10 @@ pub(super) struct Satisfaction {
 pub(super) struct Ticket {
     pub(super) index: u64,
     pub(super) id: ObjectId,
+    /// Whose it was at the start: what was said in it names them.
     pub(super) customer: u64,
+    /// Whose it is.
+    pub(super) owner: u64,
     pub(super) created: i64,
     /// Last change before the server's start.
     pub(super) settled: i64,
@@ -52,8 +55,12 @@ pub(super) struct Ticket {
     pub(super) awaited: i64,
     pub(super) status: Status,
     pub(super) deleted: bool,
+    /// Gone without a trace.
+    pub(super) hidden: bool,
     /// Changes since the server's start.
     pub(super) changes: u32,
+    /// Changes of the definitions of custom attributes that came before its last change.
+    pub(super) definitions: usize,
     pub(super) inbound: bool,
     pub(super) channel: &'static str,
     pub(super) priority: i64,
@@ -132,13 +139,16 @@ impl Ticket {
             index,
             id: org.namer.id(Kind::Ticket, index, created),
             customer,
+            owner: view.moved_to(index).unwrap_or(customer),
             created,
             settled,
             updated,
             awaited: if status == Status::Done { updated } else { updated.max(org.end) },
             status,
             deleted: state.is_some_and(|state| state.deleted),
+            hidden: view.is_hidden(index),
             changes: state.map_or(0, |state| state.changes),
+            definitions: state.map_or(0, |state| state.definitions),
             inbound,
             channel,
             priority: if vip { dice.between(4, 5) as i64 } else { dice.between(1, 4) as i64 },
@@ -164,6 +174,11 @@ impl Ticket {
             lang: dice.pick(words::LANGUAGES),
             polarity: dice.chance(70).then(|| dice.below(3) as i64 - 1),
         }
+    }
+
+    /// Tells whether the API no longer shows it.
+    pub(super) const fn is_gone(&self) -> bool {
+        self.deleted || self.hidden
     }
 
     /// Returns the record's revision number.
