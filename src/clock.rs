@@ -1,8 +1,8 @@
 //! Time as an argument: every module takes a [`Clock`], so that a simulation controls it.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -15,6 +15,10 @@ pub type SharedClock = Arc<dyn Clock>;
 pub trait Clock: fmt::Debug + Send + Sync {
     /// Returns the present time, UTC.
     fn now(&self) -> Timestamp;
+
+    /// Returns the time since some fixed moment. It never goes back and never jumps, whatever is done to the machine's
+    /// time, so that intervals are measured with it; it may stand while the machine sleeps.
+    fn elapsed(&self) -> Duration;
 
     /// Waits for `duration` of this clock's time.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
@@ -30,6 +34,12 @@ impl Clock for SystemClock {
         Timestamp::now()
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's steady clock")]
+    fn elapsed(&self) -> Duration {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed()
+    }
+
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         tokio::time::sleep(duration).boxed()
     }
@@ -38,26 +48,40 @@ impl Clock for SystemClock {
 /// A clock that moves only when told to; a sleep moves it by its length and returns at once.
 #[derive(Debug)]
 pub struct ManualClock {
-    now: Mutex<Timestamp>,
+    state: Mutex<(Timestamp, Duration)>,
 }
 
 impl ManualClock {
     /// Makes a clock that stands at `now`.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
-        Self { now: Mutex::new(now) }
+        Self { state: Mutex::new((now, Duration::ZERO)) }
     }
 
     /// Moves the clock forward.
     pub fn advance(&self, duration: Duration) {
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        *now = now.saturating_add(duration).unwrap_or(Timestamp::MAX);
+        let mut state = self.state();
+        state.0 = state.0.saturating_add(duration).unwrap_or(Timestamp::MAX);
+        state.1 = state.1.saturating_add(duration);
+    }
+
+    /// Sets the time of day, forward or back, as a correction of the machine's clock does; no time passes.
+    pub fn set(&self, now: Timestamp) {
+        self.state().0 = now;
+    }
+
+    fn state(&self) -> MutexGuard<'_, (Timestamp, Duration)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        *self.now.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state().0
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.state().1
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {

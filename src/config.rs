@@ -65,7 +65,11 @@ pub struct SourceConfig {
     pub search_rpm: Option<u32>,
     /// Our part of both limits. Default 0.5: as much again stays for people and other integrations.
     pub share: Option<f64>,
-    /// How long one request may take. Default 30 s, which is what other clients of this API wait.
+    /// Requests a minute of the organisation's limit that are left to people, whatever the share. Default a tenth of the
+    /// limit; more keeps the web app quicker while other integrations are busy, less lets a run end sooner then.
+    pub reserve: Option<u32>,
+    /// How long the source may stay silent; a whole answer may take four times as long. Default 30 s, which is what other
+    /// clients of this API wait.
     pub timeout: Option<Duration>,
     /// Attempts at one request. Default 5.
     pub attempts: Option<u32>,
@@ -133,12 +137,14 @@ impl SourceConfig {
             }
             _ => return Err(Error::config("a login needs both `source.email` and `source.password`")),
         };
+        let org_rpm = self.org_rpm.unwrap_or(self.plan.requests_per_minute());
         Ok(ClientSettings {
             base_url: self.url()?,
             credential,
-            org_rpm: self.org_rpm.unwrap_or(self.plan.requests_per_minute()),
+            org_rpm,
             search_rpm: self.search_rpm.unwrap_or(SEARCHES_PER_MINUTE),
             share: self.share.unwrap_or(0.5),
+            reserve: self.reserve.unwrap_or(org_rpm / 10),
             timeout: self.timeout.unwrap_or(Duration::from_secs(30)),
             attempts: self.attempts.unwrap_or(5),
         })
@@ -234,6 +240,18 @@ mod tests {
         assert!(load_with("", &[("COUNTERFOIL_SOURCE__ATTEMPTS", "few")]).is_err());
         let error = load_with("", &[("COUNTERFOIL_LAKE__ULR", "x")]).unwrap_err();
         assert!(error.to_string().contains("COUNTERFOIL_LAKE__ULR"), "{error}");
+    }
+
+    #[test]
+    fn reserve_for_people_is_a_tenth_of_the_limit_unless_it_is_set() {
+        for (text, reserve) in [("", 100), ("plan = \"business\"\n", 50), ("org_rpm = 80\n", 8), ("reserve = 0\n", 0)] {
+            let credential = "api_key = \"file:Cargo.toml\"\norg = \"acme\"\n";
+            let config = load(&format!("[source]\n{credential}{text}")).unwrap();
+            let settings = config.source.client_settings(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
+            assert_eq!(settings.reserve, reserve, "{text}");
+        }
+        let error = load("[source]\nreserve = -1\n").unwrap_err();
+        assert!(error.to_string().contains("source.reserve"), "{error}");
     }
 
     #[test]

@@ -13,13 +13,19 @@
 //! Every request that leaves is in the ledger, failed ones too, and every wait has a reason there.
 
 mod auth;
+mod bucket;
 mod budget;
 mod client;
 mod endpoint;
 mod error;
+mod headers;
+mod host;
+mod ledger;
 mod search;
 
 pub use auth::Credential;
-pub use client::{Client, ClientSettings, Ledger};
+pub use budget::{BucketState, BudgetState};
+pub use client::{Client, ClientSettings};
 pub use endpoint::Endpoint;
+pub use ledger::Ledger;
 pub use search::{SearchBuilder, SearchObject, SearchRequest};

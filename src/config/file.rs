@@ -25,6 +25,7 @@ const KNOWN: [(&str, &[&str]); 6] = [
             "org_rpm",
             "search_rpm",
             "share",
+            "reserve",
             "timeout",
             "attempts",
         ],
@@ -157,6 +158,7 @@ impl Settings {
             org_rpm: self.count("source", "org_rpm", 100_000)?,
             search_rpm: self.count("source", "search_rpm", 100_000)?,
             share: self.share()?,
+            reserve: self.count_from("source", "reserve", 0, 100_000)?,
             timeout: self.duration("source", "timeout")?,
             attempts: self.count("source", "attempts", 100)?,
         };
@@ -224,15 +226,19 @@ impl Settings {
     }
 
     fn count(&self, section: &'static str, key: &'static str, most: u32) -> Result<Option<u32>> {
+        self.count_from(section, key, 1, most)
+    }
+
+    fn count_from(&self, section: &'static str, key: &'static str, least: u32, most: u32) -> Result<Option<u32>> {
         let number = match self.values.get(&(section, key)) {
             None => return Ok(None),
             Some((Value::Integer(number), _)) => Some(*number),
             Some((Value::String(text), place)) if place == ENVIRONMENT => text.parse().ok(),
             Some(_) => None,
         };
-        match number.filter(|number| (1..=i64::from(most)).contains(number)) {
+        match number.filter(|number| (i64::from(least)..=i64::from(most)).contains(number)) {
             Some(number) => Ok(Some(number as u32)),
-            None => Err(self.wrong(section, key, &format!("must be a whole number from 1 to {most}"))),
+            None => Err(self.wrong(section, key, &format!("must be a whole number from {least} to {most}"))),
         }
     }
 

@@ -7,7 +7,7 @@
 use serde_json::Value;
 
 use super::endpoint::Endpoint;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 
 /// Characters of the server's own words that a message may repeat.
 const LONGEST_QUOTE: usize = 200;
@@ -15,13 +15,17 @@ const LONGEST_QUOTE: usize = 200;
 /// Why one attempt at a request gave nothing.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// 404: the record or the route does not exist.
+    /// 404: the record, or the route, does not exist.
     NotFound,
+    /// 404 of a path that names no record.
+    NoRoute,
     /// 401, other than what follows.
     Unauthorized(Words),
+    /// 401 of a credential that the source accepts elsewhere.
+    MissingRole(Words),
     /// 403.
     Forbidden(Words),
-    /// 401 whose message says that the token has expired.
+    /// 401 whose message, or whose token, says that the token has expired.
     Expired,
     /// The token belongs to another pod.
     WrongPod { token_pod: String, host_pod: String },
@@ -31,14 +35,23 @@ pub(super) enum Failure {
     Refused { status: u16, words: Words },
     /// 3xx: the bearer goes to one host only.
     Redirected { status: u16 },
-    /// 5xx.
+    /// 5xx, and the 4xx that pass.
     Server { status: u16, words: Words },
     /// No connection, a time-out, a body that ended early.
-    Transport(reqwest::Error),
-    /// A 200 whose body is empty or no complete JSON text.
+    Transport { source: reqwest::Error, phase: Phase },
+    /// A 2xx whose body is empty or no complete JSON text.
     Torn,
-    /// A 200 whose body is larger than any page.
+    /// A 2xx whose body is larger than any page.
     TooLarge { limit_bytes: usize },
+}
+
+/// How far an exchange came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// No answer had begun.
+    Head,
+    /// The answer had begun.
+    Body,
 }
 
 /// The server's own words: a code and a title.
@@ -63,42 +76,61 @@ impl Failure {
             404 => Self::NotFound,
             429 => Self::RateLimited,
             300..=399 => Self::Redirected { status },
-            500..=599 => Self::Server { status, words },
+            // A time-out and a conflict on the server's side: a read that is repeated changes nothing.
+            408 | 409 | 425 | 500..=599 => Self::Server { status, words },
             _ => Self::Refused { status, words },
         }
     }
 
     /// Tells whether the same request may succeed a little later.
     pub(super) const fn is_transient(&self) -> bool {
-        matches!(self, Self::Server { .. } | Self::Transport(_) | Self::Torn)
+        matches!(self, Self::Server { .. } | Self::Transport { .. } | Self::Torn)
     }
 
-    /// Names the cause in a few words, for the line that announces a retry.
-    pub(super) fn cause(&self) -> String {
+    /// Names the cause in a few words, for the ledger and for the line that announces a retry.
+    pub(super) fn cause(&self) -> &'static str {
         match self {
-            Self::NotFound => "404".to_owned(),
-            Self::Unauthorized(_) => "401".to_owned(),
-            Self::Expired => "401, expired token".to_owned(),
-            Self::Forbidden(_) => "403".to_owned(),
-            Self::WrongPod { .. } => "wrong pod".to_owned(),
-            Self::RateLimited => "429".to_owned(),
-            Self::Refused { status, .. } | Self::Redirected { status } | Self::Server { status, .. } => {
-                format!("status {status}")
-            }
-            Self::Transport(source) if source.is_timeout() => "timed out".to_owned(),
-            Self::Transport(source) if source.is_connect() => "no connection".to_owned(),
-            Self::Transport(_) => "connection broke".to_owned(),
-            Self::Torn => "body ended early".to_owned(),
-            Self::TooLarge { .. } => "body too large".to_owned(),
+            Self::NotFound | Self::NoRoute => "404",
+            Self::Unauthorized(_) | Self::MissingRole(_) | Self::Expired => "401",
+            Self::Forbidden(_) => "403",
+            Self::WrongPod { .. } => "wrong pod",
+            Self::RateLimited => "429",
+            Self::Refused { status, .. } | Self::Redirected { status } | Self::Server { status, .. } => match status {
+                300..=399 => "3xx",
+                400 => "400",
+                402 => "402",
+                408 => "408",
+                409 => "409",
+                413 => "413",
+                500 => "500",
+                501 => "501",
+                502 => "502",
+                503 => "503",
+                504 => "504",
+                400..=499 => "other 4xx",
+                500..=599 => "other 5xx",
+                _ => "other status",
+            },
+            Self::Transport { source, .. } if source.is_connect() => "no connection",
+            Self::Transport { source, phase } if source.is_timeout() => match phase {
+                Phase::Head => "timed out",
+                Phase::Body => "stalled",
+            },
+            Self::Transport { phase: Phase::Head, .. } => "connection broke",
+            Self::Transport { phase: Phase::Body, .. } | Self::Torn => "torn",
+            Self::TooLarge { .. } => "too large",
         }
     }
 
     /// Turns the failure into the crate's error; `attempts` were made.
     pub(super) fn into_error(self, endpoint: Endpoint, host: &str, attempts: u32) -> Error {
         let cause = self.cause();
-        let is_unreachable = matches!(&self, Self::Transport(source) if source.is_connect());
+        let is_unreachable = matches!(&self, Self::Transport { source, .. } if source.is_connect());
         let error = match self {
             Self::NotFound => Error::data("source has no such record"),
+            Self::NoRoute => Error::internal("source does not know this part of its API").with_hint(
+                "check `source.org` or `source.base_url`; if they are right, the API has changed: report it",
+            ),
             Self::Expired => Error::denied("source says that the credential has expired")
                 .with_hint("make a new API key (Settings, Security, API Keys) and put it where the settings point to"),
             Self::Unauthorized(words) => {
@@ -107,13 +139,15 @@ impl Failure {
                     None => "check the credential and the region of `base_url`".to_owned(),
                 })
             }
-            Self::Forbidden(words) => {
+            Self::Forbidden(words) | Self::MissingRole(words) => {
                 let error = words.into_context(Error::denied("credential may not use this part of the source"));
                 match endpoint.role() {
-                    Some(role) => error.with_hint(format!(
+                    Some(role) => error.with_context("missing role", role).with_hint(format!(
                         "the key needs the role {role}; roles of a key cannot be changed, so make a new key"
                     )),
-                    None => error,
+                    None => error.with_hint(format!(
+                        "the key is valid and lacks a role that may read {endpoint}; which one is not documented"
+                    )),
                 }
             }
             Self::WrongPod { token_pod, host_pod } => Error::denied("credential belongs to another region")
@@ -125,12 +159,17 @@ impl Failure {
                 )),
             Self::RateLimited => Error::unavailable("source kept answering that its rate limit is reached")
                 .with_hint("other clients spend the organisation's budget: try later, or lower `share`"),
-            Self::Refused { status, words } => words
-                .into_context(Error::new(
-                    if status == 402 { ErrorKind::Denied } else { ErrorKind::Internal },
-                    "source refused the request",
-                ))
-                .with_context("status", status),
+            Self::Refused { status, words } => {
+                let error = match status {
+                    402 => Error::denied("contract with the source does not include this part of it")
+                        .with_hint("ask whoever administers the source's billing"),
+                    413 | 414 => Error::internal("request is larger than the source takes"),
+                    _ => Error::internal("source refused the request as malformed").with_hint(
+                        "this is a defect of the program or a change of the API, not of the data: report it",
+                    ),
+                };
+                words.into_context(error).with_context("status", status)
+            }
             Self::Redirected { status } => {
                 Error::config("source answered with a redirect, which is never followed with a credential")
                     .with_context("status", status)
@@ -139,7 +178,7 @@ impl Failure {
             Self::Server { status, words } => {
                 words.into_context(Error::unavailable("source fails")).with_context("status", status)
             }
-            Self::Transport(source) => {
+            Self::Transport { source, .. } => {
                 Error::unavailable("source does not answer").with_context("cause", cause).with_source(source)
             }
             Self::Torn => Error::unavailable("source sends incomplete answers"),
@@ -220,6 +259,7 @@ fn base_url_of(pod: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     fn error(status: u16, body: &str) -> Error {
         Failure::read(status, body.as_bytes()).into_error(Endpoint::Search, "acme.example", 1)
@@ -243,7 +283,10 @@ mod tests {
             (402, "", ErrorKind::Denied),
             (403, "<html>", ErrorKind::Denied),
             (404, r#"{"errors":[{"status":404,"code":"not_found","title":"x"}]}"#, ErrorKind::Data),
+            (408, "", ErrorKind::Unavailable),
+            (409, "", ErrorKind::Unavailable),
             (413, "", ErrorKind::Internal),
+            (422, "", ErrorKind::Internal),
             (429, "slow down", ErrorKind::Unavailable),
             (302, "", ErrorKind::Config),
             (503, "", ErrorKind::Unavailable),
@@ -268,6 +311,9 @@ mod tests {
     #[test]
     fn missing_role_is_named() {
         assert!(error(403, "").hint().unwrap().contains("org.user.search.read"));
+        let error = Failure::MissingRole(Words::default()).into_error(Endpoint::Notes, "acme.example", 1);
+        assert!(error.to_string().contains("missing role: org.user.note.read"), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Denied);
     }
 
     #[test]

@@ -241,6 +241,7 @@ async fn answered(status: u16, body: Vec<u8>) -> Error {
         org_rpm: 1_000,
         search_rpm: 100,
         share: 1.0,
+        reserve: 0,
         timeout: Duration::from_secs(10),
         attempts: 1,
     };

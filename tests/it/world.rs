@@ -63,6 +63,7 @@ impl World {
             org_rpm: 1_000,
             search_rpm: 100,
             share: 0.9,
+            reserve: 0,
             timeout: Duration::from_secs(30),
             attempts: 5,
         };
