@@ -13,12 +13,15 @@
 //! Streams go one after the other: definitions of custom attributes, small streams (whole), customers, tickets. Within
 //! an incremental stream, segments are walked side by side, so that the budget and not the latency is the limit.
 
+mod caps;
 mod commit;
 mod pages;
 mod plan;
 mod prove;
+mod reading;
 mod segments;
 mod small;
+mod ties;
 mod walk;
 
 use std::time::Duration;
@@ -28,6 +31,7 @@ use tokio::sync::mpsc;
 
 use crate::clock::SharedClock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::extract::caps::Caps;
 use crate::extract::commit::Committer;
 use crate::extract::pages::SearchPages;
 use crate::extract::plan::Plan;
@@ -36,8 +40,8 @@ use crate::extract::walk::{Forked as _, Limits, PageQuery, PageSource as _};
 use crate::kustomer::{Client, Endpoint, Ledger, SearchObject};
 use crate::lake::run::RunRecord;
 use crate::lake::{Lake, Lease};
-use crate::model::Stream;
-use crate::policy::{Definitions, Policy, Quarantined};
+use crate::model::{ObjectId, Stream};
+use crate::policy::{Decoder, Definitions, Policy, Quarantined};
 use crate::retry::SplitMix64;
 
 /// The lease is extended this often, well within its duration.
@@ -46,7 +50,8 @@ const LEASE_RENEWAL: Duration = Duration::from_secs(30);
 /// Bounds of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExtractSettings {
-    /// Records of a search page, at most 500 (the API's limit); fewer cost more requests.
+    /// Records of a search page at most, and 500 (the API's limit) at most; fewer cost more requests. What the source allows
+    /// is learned within that, and remembered in the lake.
     pub page_size: u32,
     /// The last stretch before now that is left to the next run, because the search index lags behind; 2 minutes, since
     /// lags of tens of seconds were seen. Longer means older figures.
@@ -70,9 +75,10 @@ pub struct ExtractSettings {
     pub full: bool,
     /// Stops the run at a commit after this many requests.
     pub max_requests: Option<u64>,
-    /// Rows that paging reaches; 10,000 is what the search engine behind the API allows by default.
+    /// Rows that paging is tried for at most; 50,000, since 100 pages of 500 are documented. What the source allows is learned
+    /// within that (10,000 is what the search engine behind the API allows by default), and remembered in the lake.
     pub result_window_rows: u64,
-    /// Pages that the API serves of one search; 100 is documented.
+    /// Pages of one search that are tried at most; 100 is documented.
     pub max_pages: u32,
 }
 
@@ -90,7 +96,7 @@ impl Default for ExtractSettings {
             until: None,
             full: false,
             max_requests: None,
-            result_window_rows: 10_000,
+            result_window_rows: 50_000,
             max_pages: 100,
         }
     }
@@ -219,6 +225,8 @@ pub async fn run(
             ..RunRecord::default()
         },
         quarantine: Vec::new(),
+        caps: Caps::new(settings, None, started.as_millisecond()),
+        organisation: None,
     };
     client.limit_requests(settings.max_requests);
     let ended = tokio::select! {
@@ -277,16 +285,22 @@ struct Run<'a> {
     before: Ledger,
     record: RunRecord,
     quarantine: Vec<(Stream, Quarantined)>,
+    caps: Caps,
+    /// Whose records come, where the token tells.
+    organisation: Option<ObjectId>,
 }
 
 impl Run<'_> {
     async fn streams(&mut self) -> Result<()> {
         let declared = self.policy.streams();
-        for stream in self.lake.latest().await?.tables.keys().filter(|stream| !declared.contains(stream)) {
+        let manifest = self.lake.latest().await?;
+        let remembered = manifest.runs.iter().rev().find_map(|run| run.caps.as_ref());
+        self.caps = Caps::new(self.settings, remembered, self.record.started_ms);
+        for stream in manifest.tables.keys().filter(|stream| !declared.contains(stream)) {
             tracing::warn!(%stream, "no schema declares this table any more; it is left as it is");
         }
         // One request tells a refused credential or a wrong region from a missing role, before anything else is said.
-        self.client.check().await?;
+        self.organisation = organisation(&self.client.check().await?);
         let definitions = self.definitions(&declared).await?;
         self.small(&declared, &definitions).await?;
         for stream in [Stream::Customers, Stream::Tickets] {
@@ -321,7 +335,7 @@ impl Run<'_> {
         let mut transaction = self.lake.transaction();
         let mut runs = Vec::new();
         for stream in Stream::ALL.into_iter().filter(|stream| !stream.is_incremental() && declared.contains(stream)) {
-            let mut decoder = self.policy.decoder(stream, definitions, self.lake.ring().pseudonym_key()?)?;
+            let mut decoder = self.decoder(stream, definitions)?;
             let held = held.tables.get(&stream).map_or(0, |table| table.files.iter().map(|file| file.rows).sum());
             let Some(whole) = small::read(self.client, stream, &mut decoder, held).await? else { continue };
             self.progress.on(Event::Promised { stream, promised: whole.run.distinct });
@@ -344,6 +358,14 @@ impl Run<'_> {
         Ok(())
     }
 
+    fn decoder(&self, stream: Stream, definitions: &Definitions) -> Result<Decoder> {
+        let mut decoder = self.policy.decoder(stream, definitions, self.lake.ring().pseudonym_key()?)?;
+        if let Some(organisation) = self.organisation {
+            decoder.expect_organisation(organisation);
+        }
+        Ok(decoder)
+    }
+
     async fn incremental(&mut self, stream: Stream, definitions: &Definitions) -> Result<()> {
         let manifest = self.lake.latest().await?;
         let watermark = manifest.watermarks.get(&stream).cloned().unwrap_or_default();
@@ -359,15 +381,14 @@ impl Run<'_> {
                 .with_hint("set this machine's clock right; if it is, make a new lake and extract everything again"));
         }
         let plan = Plan::new(&watermark, self.settings, now_ms);
-        let decoder = self.policy.decoder(stream, definitions, self.lake.ring().pseudonym_key()?)?;
+        let decoder = self.decoder(stream, definitions)?;
         let object = if stream == Stream::Tickets { SearchObject::Conversation } else { SearchObject::Customer };
-        let pages = SearchPages::new(self.client, object, decoder);
+        let pages = SearchPages::new(self.client, object, decoder, &self.caps);
         let mut archived = plan.archived(now_ms);
         if let Some((from_ms, to_ms)) = archived.hull() {
             let mut probe = pages.fork(true);
-            let query = PageQuery { updated: (from_ms, to_ms), created: None, page: 1, page_size: 1 };
-            match probe.page(&query).await {
-                Ok(page) if page.total > 0 => {}
+            match probe.page(&PageQuery::first(from_ms, to_ms, 1)).await {
+                Ok(Some(page)) if page.total > 0 => {}
                 Ok(_) => archived.clear(),
                 // Without an answer nobody knows whether older records exist, so the run could not be called complete.
                 Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::Data | ErrorKind::Internal) => {
@@ -417,6 +438,7 @@ impl Run<'_> {
             (outcome, _) => outcome,
         };
         let mut record = self.record.clone();
+        record.caps = Some(self.caps.seen());
         record.ended_ms = Some(self.clock.now().as_millisecond());
         outcome.clone_into(&mut record.outcome);
         record.requests = ledger.requests.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
@@ -434,6 +456,12 @@ impl Run<'_> {
             quarantine: std::mem::take(&mut self.quarantine),
         })
     }
+}
+
+/// Reads whose token it is: `data.relationships.org.data.id`. A source that does not tell is no reason to stop.
+fn organisation(token: &[u8]) -> Option<ObjectId> {
+    let token: serde_json::Value = serde_json::from_slice(token).ok()?;
+    ObjectId::from_hex(token.pointer("/data/relationships/org/data/id")?.as_str()?.as_bytes())
 }
 
 /// Makes a UUID version 7 of the time; the rest tells processes of the same millisecond apart.

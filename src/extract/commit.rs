@@ -9,12 +9,12 @@ use tokio::sync::mpsc;
 
 use crate::clock::SharedClock;
 use crate::error::Result;
-use crate::extract::plan::{Plan, RangeSet};
+use crate::extract::plan::{MOST_RANGES, Plan, RangeSet};
 use crate::extract::prove::Proof;
-use crate::extract::walk::Step;
+use crate::extract::walk::{Closed, Step};
 use crate::extract::{Event, Progress, Run};
 use crate::lake::manifest::Watermark;
-use crate::lake::run::StreamRun;
+use crate::lake::run::{LISTED_REJECTED, RejectedRecord, StreamRun};
 use crate::lake::{Lake, RowCounts, Transaction};
 use crate::model::Stream;
 use crate::policy::RedactedBatch;
@@ -90,22 +90,7 @@ impl<'a> Committer<'a> {
             match step {
                 Step::Promised(promised) => self.progress.on(Event::Promised { stream: self.stream, promised }),
                 Step::Rows { rows, keep } => self.rows(&rows, keep)?,
-                Step::Closed { stretch, promised, proof, is_proven } => {
-                    self.run.segments += 1;
-                    self.run.promised += promised;
-                    self.run.distinct += proof.distinct;
-                    self.proof.merge(&proof);
-                    if is_proven {
-                        self.has_news = true;
-                        self.remaining.entry(stretch.archive).or_default().remove(stretch.from_ms, stretch.to_ms);
-                    } else {
-                        tracing::error!(
-                            stream = %self.stream, promised, distinct = proof.distinct,
-                            from_ms = stretch.from_ms, to_ms = stretch.to_ms,
-                            "records are missing and did not come when walked again"
-                        );
-                    }
-                }
+                Step::Closed(closed) => self.close(closed),
             }
             let is_due = self.clock.now().duration_since(self.committed).unsigned_abs() >= COMMIT_EVERY;
             let is_full = self.waiting_rows >= self.commit_rows || self.waiting_bytes >= self.commit_bytes;
@@ -116,10 +101,49 @@ impl<'a> Committer<'a> {
         Ok(())
     }
 
+    /// Takes note of a stretch: what of it is proven, and what is a hole.
+    fn close(&mut self, closed: Closed) {
+        let Closed { stretch, promised, tally, is_proven } = closed;
+        self.run.segments += 1;
+        self.run.promised += promised;
+        self.run.distinct += tally.proof.distinct;
+        self.run.rejected += tally.rejected.len() as u64;
+        self.proof.merge(&tally.proof);
+        for rejected in &tally.rejected {
+            let id = rejected.id.map(|id| id.to_string());
+            tracing::warn!(
+                stream = %self.stream, id, reason = rejected.reason,
+                "record does not decode: it is kept out, and the run is incomplete"
+            );
+            if self.run.rejected_records.len() < LISTED_REJECTED {
+                let updated_at_ms = rejected.updated_at_ms;
+                self.run.rejected_records.push(RejectedRecord {
+                    id,
+                    updated_at_ms,
+                    reason: rejected.reason.to_owned(),
+                });
+            }
+        }
+        if is_proven {
+            self.has_news = true;
+            let remaining = self.remaining.entry(stretch.archive).or_default();
+            remaining.remove(stretch.from_ms, stretch.to_ms);
+            tally.holes_ms.iter().for_each(|(from, to)| remaining.add(*from, *to));
+        } else {
+            tracing::error!(
+                stream = %self.stream, promised, distinct = tally.proof.distinct,
+                from_ms = stretch.from_ms, to_ms = stretch.to_ms,
+                "records are missing and did not come when asked for again"
+            );
+        }
+    }
+
     /// Commits what waits, and returns the stream's figures.
     pub(super) async fn finish(mut self) -> Result<StreamRun> {
         self.commit().await?;
-        self.run.complete = self.unproven().is_empty();
+        let unproven = self.unproven();
+        self.run.complete = unproven.is_empty();
+        self.run.holes_ms = unproven.at_most(MOST_RANGES).iter().collect();
         self.run.digest = self.proof.hex();
         Ok(self.run)
     }

@@ -17,6 +17,9 @@ const HORIZON: Duration = Duration::from_hours(2 * 365 * 24);
 /// Whether archive and search overlap at the horizon is not documented, so they are made to.
 const HORIZON_OVERLAP: Duration = Duration::from_hours(2 * 24);
 
+/// Ranges that one run walks apart, and that its record lists. Each costs a request, so that more are joined.
+pub(super) const MOST_RANGES: usize = 100;
+
 /// Disjoint ranges `[from, to)` in milliseconds since 1970, in their order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct RangeSet(Vec<(i64, i64)>);
@@ -44,6 +47,22 @@ impl RangeSet {
     pub(super) fn remove(&mut self, from_ms: i64, to_ms: i64) {
         let pieces = self.0.iter().flat_map(|(from, to)| [(*from, (*to).min(from_ms)), ((*from).max(to_ms), *to)]);
         self.0 = pieces.filter(|(from, to)| from < to).collect();
+    }
+
+    /// Joins the ranges that lie nearest to each other until there are so many.
+    pub(super) fn at_most(&self, most: usize) -> Self {
+        let Some(extra) = self.0.len().checked_sub(most.max(1)) else { return self.clone() };
+        let mut gaps: Vec<(i64, usize)> = self.0.windows(2).map(|pair| pair[1].0 - pair[0].1).zip(1..).collect();
+        gaps.sort_unstable();
+        let joined: Vec<usize> = gaps.into_iter().take(extra).map(|(_, place)| place).collect();
+        let mut ranges: Vec<(i64, i64)> = Vec::with_capacity(most);
+        for (place, (from, to)) in self.0.iter().enumerate() {
+            match ranges.last_mut() {
+                Some(last) if joined.contains(&place) => last.1 = *to,
+                _ => ranges.push((*from, *to)),
+            }
+        }
+        Self(ranges)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (i64, i64)> + '_ {
@@ -102,6 +121,7 @@ impl Plan {
             (Some(_), None) => watermark.complete_from_ms,
             (Some(_), Some(since)) => watermark.complete_from_ms.map(|from| from.min(since)),
         };
+        let ranges = ranges.at_most(MOST_RANGES);
         Self { ranges, target_ms: reached.map_or(until, |reached| reached.max(until)), complete_from_ms }
     }
 
@@ -191,6 +211,18 @@ mod tests {
         let (from, to) = Plan::new(&Watermark::default(), &settings(), now).archived(now).hull().unwrap();
         assert_eq!(from, 0);
         assert!(to > now - millis(HORIZON) && to < now);
+    }
+
+    #[test]
+    fn many_holes_are_joined_where_they_are_nearest() {
+        let mut ranges = RangeSet::default();
+        for (from, to) in [(0, 1), (100, 101), (103, 104), (200, 201), (205, 206)] {
+            ranges.add(from, to);
+        }
+        assert_eq!(ranges.at_most(5), ranges);
+        assert_eq!(ranges.at_most(3).iter().collect::<Vec<_>>(), [(0, 1), (100, 104), (200, 206)]);
+        assert_eq!(ranges.at_most(1).iter().collect::<Vec<_>>(), [(0, 206)]);
+        assert_eq!(RangeSet::default().at_most(1), RangeSet::default());
     }
 
     proptest! {

@@ -29,13 +29,15 @@ pub(super) struct Queue {
 
 #[derive(Debug)]
 struct State {
-    waiting: VecDeque<Segment>,
+    /// Segments, and whether what they hold was promised with the one they come from.
+    waiting: VecDeque<(Segment, bool)>,
     working: usize,
 }
 
 impl Queue {
     pub(super) fn new(first: Vec<Segment>, workers: usize) -> Self {
-        Self { state: Mutex::new(State { waiting: first.into(), working: 0 }), changed: Notify::new(), workers }
+        let waiting = first.into_iter().map(|segment| (segment, false)).collect();
+        Self { state: Mutex::new(State { waiting, working: 0 }), changed: Notify::new(), workers }
     }
 
     /// Tells whether a worker is idle and nothing waits for it.
@@ -44,13 +46,14 @@ impl Queue {
         state.waiting.is_empty() && state.working < self.workers
     }
 
+    /// Gives a part of a segment away.
     pub(super) fn push(&self, segment: Segment) {
-        self.state().waiting.push_back(segment);
+        self.state().waiting.push_back((segment, true));
         self.changed.notify_waiters();
     }
 
     /// Waits for a segment; nothing when none waits and nobody works who could give one away.
-    async fn next(&self) -> Option<Segment> {
+    async fn next(&self) -> Option<(Segment, bool)> {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
@@ -91,9 +94,9 @@ pub(super) async fn walk_all<F: Forked>(
     let workers = workers.max(1);
     let queue = Queue::new(first, workers);
     let work = (0..workers).map(|_| async {
-        while let Some(segment) = queue.next().await {
+        while let Some((segment, is_promised)) = queue.next().await {
             let mut walker = Walker::new(pages.fork(segment.archive), limits, &queue, out.clone());
-            walker.walk(segment).await?;
+            walker.walk(segment, is_promised).await?;
             queue.done();
         }
         Ok(())

@@ -27,6 +27,14 @@ impl SearchObject {
             Self::Customer => "customer",
         }
     }
+
+    /// Returns the attribute that counts what belongs to a record.
+    const fn count(self) -> &'static str {
+        match self {
+            Self::Conversation => "message_count",
+            Self::Customer => "conversations_count",
+        }
+    }
 }
 
 /// One search: `POST /v1/customers/search`, or its archive twin.
@@ -51,6 +59,7 @@ impl SearchRequest {
         SearchBuilder {
             object,
             criteria: Vec::new(),
+            none: Vec::new(),
             include_deleted: false,
             page: 1,
             page_size: 500,
@@ -77,6 +86,7 @@ impl SearchRequest {
 pub struct SearchBuilder {
     object: SearchObject,
     criteria: Vec<Value>,
+    none: Vec<Value>,
     include_deleted: bool,
     page: u32,
     page_size: u32,
@@ -101,6 +111,40 @@ impl SearchBuilder {
     /// [`Config`](crate::error::ErrorKind::Config) when a bound lies outside of the calendar.
     pub fn created_between(self, from_ms: i64, to_ms: i64) -> Result<Self> {
         self.between("created_at", from_ms, to_ms)
+    }
+
+    /// Asks for `created_at` at or after a time, milliseconds since 1970.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::error::ErrorKind::Config) when the time lies outside of the calendar.
+    pub fn created_from(mut self, from_ms: i64) -> Result<Self> {
+        self.criteria.push(json!({ self.name("created_at"): { "gte": iso(from_ms)? } }));
+        Ok(self)
+    }
+
+    /// Asks for what has no `created_at` at or after a time: an earlier one, or none.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::error::ErrorKind::Config) when the time lies outside of the calendar.
+    pub fn not_created_from(mut self, from_ms: i64) -> Result<Self> {
+        self.none.push(json!({ self.name("created_at"): { "gte": iso(from_ms)? } }));
+        Ok(self)
+    }
+
+    /// Asks for a count in `[from, to)`: messages of a conversation, conversations of a customer. Without end when `to` is absent.
+    pub fn counting(mut self, from: i64, to: Option<i64>) -> Self {
+        let name = self.name(self.object.count());
+        self.criteria.push(json!({ name.as_str(): { "gte": from } }));
+        self.criteria.extend(to.map(|to| json!({ name.as_str(): { "lt": to } })));
+        self
+    }
+
+    /// Asks for what does not count that much: less, or without a count.
+    pub fn not_counting(mut self, from: i64) -> Self {
+        self.none.push(json!({ self.name(self.object.count()): { "gte": from } }));
+        self
     }
 
     /// Asks for deleted records too.
@@ -137,6 +181,9 @@ impl SearchBuilder {
         if !self.criteria.is_empty() {
             body.insert("and".to_owned(), Value::Array(self.criteria));
         }
+        if !self.none.is_empty() {
+            body.insert("not".to_owned(), Value::Array(self.none));
+        }
         body.insert("sort".to_owned(), json!([{ format!("{context}_updated_at"): "asc" }]));
         if self.include_deleted {
             body.insert("includeDeleted".to_owned(), json!(true));
@@ -150,8 +197,12 @@ impl SearchBuilder {
         }
     }
 
+    fn name(&self, attribute: &str) -> String {
+        format!("{}_{attribute}", self.object.context())
+    }
+
     fn between(mut self, attribute: &str, from_ms: i64, to_ms: i64) -> Result<Self> {
-        let name = format!("{}_{attribute}", self.object.context());
+        let name = self.name(attribute);
         self.criteria.push(json!({ name.as_str(): { "gte": iso(from_ms)? } }));
         self.criteria.push(json!({ name.as_str(): { "lt": iso(to_ms)? } }));
         Ok(self)
@@ -194,6 +245,32 @@ mod tests {
         );
         assert_eq!(request.path(), "/v1/customers/search?page=2&pageSize=500");
         assert_eq!(request.endpoint(), Endpoint::Search);
+    }
+
+    #[test]
+    fn what_a_range_leaves_out_can_be_asked_for() {
+        let request = SearchRequest::builder(SearchObject::Customer)
+            .created_from(0)
+            .unwrap()
+            .not_created_from(1_000)
+            .unwrap()
+            .counting(2, None)
+            .not_counting(9)
+            .build();
+        assert_eq!(
+            request.body["and"],
+            json!([
+                { "customer_created_at": { "gte": "1970-01-01T00:00:00.000Z" } },
+                { "customer_conversations_count": { "gte": 2 } },
+            ])
+        );
+        assert_eq!(
+            request.body["not"],
+            json!([
+                { "customer_created_at": { "gte": "1970-01-01T00:00:01.000Z" } },
+                { "customer_conversations_count": { "gte": 9 } },
+            ])
+        );
     }
 
     #[test]

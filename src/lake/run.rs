@@ -23,6 +23,22 @@ pub struct RunRecord {
     pub requests: BTreeMap<String, u64>,
     /// Time spent waiting for the budget, milliseconds.
     pub waited_ms: u64,
+    /// What the source allowed of a search page; the next run begins with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caps: Option<SourceCaps>,
+}
+
+/// What a source allows of a search page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceCaps {
+    /// Records of a page.
+    pub page_size: u32,
+    /// Rows that page numbers reach.
+    pub window_rows: u64,
+    /// Pages that are served.
+    pub max_pages: u32,
+    /// When the largest were last tried, milliseconds since 1970.
+    pub seen_ms: i64,
 }
 
 /// One stream in a run.
@@ -48,8 +64,37 @@ pub struct StreamRun {
     pub unchanged: u64,
     /// Tombstones.
     pub deleted: u64,
-    /// Whether all segments were proven complete.
+    /// Whether all of the range was proven complete. With `distinct` 0 that says that there is nothing; without it, that
+    /// nobody knows.
     pub complete: bool,
+    /// Records that came and did not decode; they are kept out of the lake. `promised` is `distinct` and these, where complete.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rejected: u64,
+    /// The first of those, [`LISTED_REJECTED`] at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rejected_records: Vec<RejectedRecord>,
+    /// What is not proven: parts `[from, to)` of `updated_at` in milliseconds since 1970. The next run walks them again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holes_ms: Vec<(i64, i64)>,
     /// XOR of SHA-256 over `id:rev`, hex, of the distinct records.
     pub digest: String,
+}
+
+/// Records that did not decode which a run lists.
+pub const LISTED_REJECTED: usize = 100;
+
+/// A record that did not decode: where it is and what is wrong with it, and nothing of what it holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectedRecord {
+    /// Its id, where it has a valid one.
+    pub id: Option<String>,
+    /// Its `updated_at`, milliseconds since 1970, where it has a valid one.
+    pub updated_at_ms: Option<i64>,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }

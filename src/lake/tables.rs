@@ -13,6 +13,7 @@ use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray,
 use arrow::datatypes::{Field, Schema};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
+use jiff::Timestamp;
 
 use crate::error::{Error, Result};
 use crate::lake::manifest::Manifest;
@@ -63,7 +64,7 @@ pub(super) fn runs(manifest: &Manifest) -> Result<Arc<dyn TableProvider>> {
         })
         .collect();
     let count = |of: fn(&StreamRun) -> u64| numbers(rows.iter().map(|row| row.stream.map(of)));
-    let columns: [(&str, &str, ArrayRef); 16] = [
+    let columns: [(&str, &str, ArrayRef); 18] = [
         ("run_id", "Id of the run", texts(rows.iter().map(|row| Some(row.run.id.as_str())))),
         ("started_at", "Start", times(rows.iter().map(|row| Some(row.run.started_ms)))),
         ("ended_at", "End", times(rows.iter().map(|row| row.run.ended_ms))),
@@ -85,6 +86,12 @@ pub(super) fn runs(manifest: &Manifest) -> Result<Arc<dyn TableProvider>> {
             "complete",
             "Whether all segments were proven complete",
             Arc::new(rows.iter().map(|row| row.stream.map(|stream| stream.complete)).collect::<BooleanArray>()),
+        ),
+        ("rejected", "Records that did not decode and were kept out", count(|stream| stream.rejected)),
+        (
+            "holes",
+            "What is not proven, as intervals of updated_at; none when complete",
+            Arc::new(rows.iter().map(|row| row.stream.and_then(holes)).collect::<StringArray>()),
         ),
         (
             "requests_total",
@@ -116,6 +123,13 @@ pub(super) fn runs(manifest: &Manifest) -> Result<Arc<dyn TableProvider>> {
 struct Row<'a> {
     run: &'a RunRecord,
     stream: Option<&'a StreamRun>,
+}
+
+/// Writes a stream's holes as ISO 8601 intervals `from/to`, from including, to excluding, with `; ` between them.
+fn holes(stream: &StreamRun) -> Option<String> {
+    let time = |ms: i64| Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| format!("{time:.3}"));
+    let holes = stream.holes_ms.iter().map(|(from, to)| format!("{}/{}", time(*from), time(*to)));
+    (!stream.holes_ms.is_empty()).then(|| holes.collect::<Vec<_>>().join("; "))
 }
 
 fn texts<'a>(values: impl Iterator<Item = Option<&'a str>>) -> ArrayRef {

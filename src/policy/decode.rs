@@ -44,6 +44,8 @@ pub struct PageSummary {
     pub total: Option<u64>,
     /// `meta.timed_out`.
     pub timed_out: bool,
+    /// `meta.pageSize`: records that the page may hold.
+    pub page_size: Option<u32>,
     /// `links.next`.
     pub next: Option<String>,
     /// One per record that decoded.
@@ -294,6 +296,9 @@ impl<'p> Page<'p> {
                     page.summary.total = Some(number.parse().map_err(|_| Fault::Form)?);
                 }
                 ("timed_out", Value::Bool(timed_out)) => page.summary.timed_out = timed_out,
+                ("pageSize", Value::Number(number)) => page.summary.page_size = number.parse().ok(),
+                // It may be an echo of the query.
+                ("pageSize", Value::Text(number)) => page.summary.page_size = number.raw.parse().ok(),
                 ("total" | "timed_out", Value::Null) => {}
                 ("total" | "timed_out", _) => return Err(Fault::Form),
                 _ => {}

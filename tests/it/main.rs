@@ -6,6 +6,7 @@ mod budget;
 mod commands;
 mod details;
 mod examples;
+mod holes;
 mod interop;
 mod needles;
 mod pipeline;

@@ -50,7 +50,7 @@ fn by_id(rows: impl IntoIterator<Item = Value>, key: &str) -> BTreeMap<String, V
     found
 }
 
-async fn assert_equals_the_source(world: &World) {
+pub(crate) async fn assert_equals_the_source(world: &World) {
     let organisation = world.sandbox.organisation();
     let records = (0..organisation.tickets()).map(|number| organisation.conversation(number));
     let expected =
