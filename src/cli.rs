@@ -105,6 +105,9 @@ impl Context {
     }
 }
 
+/// Threads for what blocks: encoding a file, reading and writing the store. Each keeps memory of its own, so there are few.
+const BLOCKING_THREADS: usize = 4;
+
 /// Runs one command to its exit code.
 pub fn main(cli: &Cli) -> ExitCode {
     let log_format = match cli.log_format.parse() {
@@ -120,12 +123,13 @@ pub fn main(cli: &Cli) -> ExitCode {
         say(&format!("defect of this program at {place}; please report it"));
     }));
     let context = Context { config: cli.config.clone(), clock: Arc::new(SystemClock), quiet: cli.quiet };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(source) => {
-            return fail(&Error::internal("failed to start the runtime").with_source(source), log_format);
-        }
-    };
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().max_blocking_threads(BLOCKING_THREADS).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(source) => {
+                return fail(&Error::internal("failed to start the runtime").with_source(source), log_format);
+            }
+        };
     let command = async {
         tokio::select! {
             outcome = cli.command.run(&context) => outcome,

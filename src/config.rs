@@ -191,7 +191,7 @@ mod tests {
         let config = load(
             "[source]\norg = \"acme\"\napi_key = \"env:KUSTOMER_API_KEY\"\nplan = \"ultimate\"\nshare = 0.25\n\
              [lake]\nurl = \"file:elsewhere\"\n[keys]\nroot = \"passphrase:env:P\"\n[policy]\nschemas = \"s\"\n\
-             [query]\nlibrary = \"q\"\nmemory = \"1GiB\"\n[extract]\noverlap = \"10m\"\n",
+             [query]\nlibrary = \"q\"\nmemory = \"1GiB\"\n[extract]\noverlap = \"10m\"\nsmall_every = \"24h\"\n",
         )
         .unwrap();
         assert_eq!(config.source.plan.requests_per_minute(), 2_000);
@@ -199,6 +199,7 @@ mod tests {
         assert_eq!(config.lake_url, "file:elsewhere");
         assert_eq!(config.query.memory_bytes, 1 << 30);
         assert_eq!(config.extract.overlap, Duration::from_mins(10));
+        assert_eq!(config.extract.small_every, Duration::from_hours(24));
         assert_eq!(config.source.url().unwrap().as_str(), "https://acme.api.kustomerapp.com/");
     }
 

@@ -10,9 +10,11 @@
 //! walked and not yet proven is walked again after a crash; the lake leaves out what it has already. Dropping the future
 //! of [`run`] at any moment is safe for the same reason.
 //!
-//! Streams go one after the other: definitions of custom attributes, small streams (whole), customers, tickets. Within
-//! an incremental stream, segments are walked side by side, so that the budget and not the latency is the limit.
+//! Streams go one after the other: small streams (whole, those that are due), customers, tickets, times spent on tickets;
+//! definitions of custom attributes before the stream that has them. Within an incremental stream, segments are walked
+//! side by side, so that the budget and not the latency is the limit.
 
+mod attributes;
 mod caps;
 mod commit;
 mod pages;
@@ -34,11 +36,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extract::caps::Caps;
 use crate::extract::commit::Committer;
 use crate::extract::pages::SearchPages;
-use crate::extract::plan::Plan;
+use crate::extract::plan::{HORIZON, Plan, RangeSet, millis};
 use crate::extract::segments::Segment;
 use crate::extract::walk::{Forked as _, Limits, PageQuery, PageSource as _};
-use crate::kustomer::{Client, Endpoint, Ledger, SearchObject};
-use crate::lake::run::RunRecord;
+use crate::kustomer::{Client, Ledger, SearchObject};
+use crate::lake::manifest::Watermark;
+use crate::lake::run::{RunRecord, StreamRun};
 use crate::lake::{Lake, Lease};
 use crate::model::{ObjectId, Stream};
 use crate::policy::{Decoder, Definitions, Policy, Quarantined};
@@ -80,6 +83,10 @@ pub struct ExtractSettings {
     pub result_window_rows: u64,
     /// Pages of one search that are tried at most; 100 is documented.
     pub max_pages: u32,
+    /// Small streams (agents, teams, tags and the like) are read again when they were last read this long ago; one hour,
+    /// so that a run every few minutes does not repeat half a dozen lists that hardly change. Longer saves requests, and
+    /// leaves the names of new agents and tags unknown for longer; 0 reads them at each run.
+    pub small_every: Duration,
 }
 
 impl Default for ExtractSettings {
@@ -98,6 +105,7 @@ impl Default for ExtractSettings {
             max_requests: None,
             result_window_rows: 50_000,
             max_pages: 100,
+            small_every: Duration::from_hours(1),
         }
     }
 }
@@ -296,38 +304,26 @@ impl Run<'_> {
         let manifest = self.lake.latest().await?;
         let remembered = manifest.runs.iter().rev().find_map(|run| run.caps.as_ref());
         self.caps = Caps::new(self.settings, remembered, self.record.started_ms);
-        for stream in manifest.tables.keys().filter(|stream| !declared.contains(stream)) {
-            tracing::warn!(%stream, "no schema declares this table any more; it is left as it is");
+        let mut definitions = Definitions::default();
+        for (stream, table) in &manifest.tables {
+            definitions.hold(*stream, &table.schema);
+            if !declared.contains(stream) {
+                tracing::warn!(%stream, "no schema declares this table any more; it is left as it is");
+            }
+            // Small tables are replaced whole, so their columns may change.
+            if stream.is_incremental() && !table.files.is_empty() {
+                self.policy.check_table(*stream, &table.schema)?;
+            }
         }
         // One request tells a refused credential or a wrong region from a missing role, before anything else is said.
         self.organisation = organisation(&self.client.check().await?);
-        let definitions = self.definitions(&declared).await?;
         self.small(&declared, &definitions).await?;
-        for stream in [Stream::Customers, Stream::Tickets] {
+        for stream in [Stream::Customers, Stream::Tickets, Stream::TicketTimes] {
             if declared.contains(&stream) {
-                self.incremental(stream, &definitions).await?;
+                self.incremental(stream, &mut definitions).await?;
             }
         }
         Ok(())
-    }
-
-    /// Reads what custom attributes exist; without the right to read it, rules by pattern match nothing.
-    async fn definitions(&self, declared: &[Stream]) -> Result<Definitions> {
-        let mut definitions = Definitions::default();
-        for (stream, object) in [(Stream::Tickets, "conversation"), (Stream::Customers, "customer")] {
-            if !declared.contains(&stream) {
-                continue;
-            }
-            match self.client.get_optional(Endpoint::Metadata, &format!("/v1/metadata/{object}")).await {
-                Ok(Some(page)) => definitions.add(stream, &page)?,
-                Ok(None) => tracing::warn!(%stream, "source has no definitions of custom attributes"),
-                Err(error) if error.kind() == ErrorKind::Denied => {
-                    tracing::warn!(%stream, %error, "definitions of custom attributes may not be read");
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(definitions)
     }
 
     async fn small(&mut self, declared: &[Stream], definitions: &Definitions) -> Result<()> {
@@ -335,6 +331,10 @@ impl Run<'_> {
         let mut transaction = self.lake.transaction();
         let mut runs = Vec::new();
         for stream in Stream::ALL.into_iter().filter(|stream| !stream.is_incremental() && declared.contains(stream)) {
+            if !small::is_due(stream, &held, self.policy.digest(), self.settings, self.record.started_ms) {
+                self.record.not_due.push(stream.table().to_owned());
+                continue;
+            }
             let mut decoder = self.decoder(stream, definitions)?;
             let held = held.tables.get(&stream).map_or(0, |table| table.files.iter().map(|file| file.rows).sum());
             let Some(whole) = small::read(self.client, stream, &mut decoder, held).await? else { continue };
@@ -343,6 +343,9 @@ impl Run<'_> {
             transaction.replace(whole.rows);
             self.quarantine.extend(decoder.quarantine().into_iter().map(|field| (stream, field)));
             runs.push((stream, whole.run));
+        }
+        if runs.is_empty() {
+            return Ok(());
         }
         let summary = transaction.commit().await?;
         let mut rows = 0;
@@ -366,7 +369,7 @@ impl Run<'_> {
         Ok(decoder)
     }
 
-    async fn incremental(&mut self, stream: Stream, definitions: &Definitions) -> Result<()> {
+    async fn incremental(&mut self, stream: Stream, definitions: &mut Definitions) -> Result<()> {
         let manifest = self.lake.latest().await?;
         let watermark = manifest.watermarks.get(&stream).cloned().unwrap_or_default();
         let now_ms = self.client.source_now().as_millisecond();
@@ -380,11 +383,17 @@ impl Run<'_> {
                 .with_context("now", Timestamp::from_millisecond(now_ms).unwrap_or_default())
                 .with_hint("set this machine's clock right; if it is, make a new lake and extract everything again"));
         }
-        let plan = Plan::new(&watermark, self.settings, now_ms);
+        let plan = Plan::new(&watermark, &reachable(stream, self.settings, &watermark, now_ms), now_ms);
+        attributes::read(self.client, stream, definitions).await?;
         let decoder = self.decoder(stream, definitions)?;
-        let object = if stream == Stream::Tickets { SearchObject::Conversation } else { SearchObject::Customer };
+        let attributes = attributes::changes(self.policy, stream, definitions)?;
+        let object = match stream {
+            Stream::Customers => SearchObject::Customer,
+            Stream::TicketTimes => SearchObject::ConversationTime,
+            _ => SearchObject::Conversation,
+        };
         let pages = SearchPages::new(self.client, object, decoder, &self.caps);
-        let mut archived = plan.archived(now_ms);
+        let mut archived = if stream.has_archive() { plan.archived(now_ms) } else { RangeSet::default() };
         if let Some((from_ms, to_ms)) = archived.hull() {
             let mut probe = pages.fork(true);
             match probe.page(&PageQuery::first(from_ms, to_ms, 1)).await {
@@ -418,7 +427,7 @@ impl Run<'_> {
             Ok(()) => false,
         };
         received?;
-        let run = committer.finish().await?;
+        let run = StreamRun { attributes, ..committer.finish().await? };
         let complete = run.complete;
         self.quarantine.extend(pages.quarantine().into_iter().map(|field| (stream, field)));
         self.record.streams.push(run);
@@ -456,6 +465,18 @@ impl Run<'_> {
             quarantine: std::mem::take(&mut self.quarantine),
         })
     }
+}
+
+/// Bounds the settings by what search reaches, where no archive keeps what lies behind: it is not asked for, and the
+/// watermark does not say that it is there.
+fn reachable(stream: Stream, settings: &ExtractSettings, watermark: &Watermark, now_ms: i64) -> ExtractSettings {
+    let mut settings = settings.clone();
+    let is_first = watermark.target_ms.or(watermark.complete_through_ms).is_none();
+    if !stream.has_archive() && (is_first || settings.full || settings.since.is_some()) {
+        let horizon = Timestamp::from_millisecond(now_ms.saturating_sub(millis(HORIZON))).ok();
+        settings.since = settings.since.max(horizon);
+    }
+    settings
 }
 
 /// Reads whose token it is: `data.relationships.org.data.id`. A source that does not tell is no reason to stop.

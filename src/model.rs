@@ -12,6 +12,8 @@ pub enum Stream {
     Tickets,
     /// Customers, for their conversation counts.
     Customers,
+    /// Times that agents spent on tickets: what Kustomer calls conversation times. Optional.
+    TicketTimes,
     /// Agents and machine users.
     Users,
     /// Teams of agents.
@@ -28,8 +30,17 @@ pub enum Stream {
 
 impl Stream {
     /// Every stream, incremental ones first.
-    pub const ALL: [Self; 8] =
-        [Self::Tickets, Self::Customers, Self::Users, Self::Teams, Self::Tags, Self::Queues, Self::Brands, Self::Slas];
+    pub const ALL: [Self; 9] = [
+        Self::Tickets,
+        Self::Customers,
+        Self::TicketTimes,
+        Self::Users,
+        Self::Teams,
+        Self::Tags,
+        Self::Queues,
+        Self::Brands,
+        Self::Slas,
+    ];
 
     /// Returns the name of the stream's table, which is also the name of its schema file.
     #[must_use]
@@ -37,6 +48,7 @@ impl Stream {
         match self {
             Self::Tickets => "tickets",
             Self::Customers => "customers",
+            Self::TicketTimes => "ticket_times",
             Self::Users => "users",
             Self::Teams => "teams",
             Self::Tags => "tags",
@@ -52,6 +64,7 @@ impl Stream {
         match self {
             Self::Tickets => "ticket_id",
             Self::Customers => "customer_id",
+            Self::TicketTimes => "ticket_time_id",
             Self::Users => "user_id",
             Self::Teams => "team_id",
             Self::Tags => "tag_id",
@@ -61,9 +74,22 @@ impl Stream {
         }
     }
 
-    /// Tells whether the stream is read by search in the order of `updated_at`; the others are read whole at each run.
+    /// Tells whether the stream is read by search in the order of `updated_at`; the others are read whole when they are due.
     #[must_use]
     pub const fn is_incremental(self) -> bool {
+        matches!(self, Self::Tickets | Self::Customers | Self::TicketTimes)
+    }
+
+    /// Tells whether records never change once they are made: they have no revision, are not deleted, and their
+    /// `updated_at` is the time of their creation.
+    #[must_use]
+    pub const fn is_append_only(self) -> bool {
+        matches!(self, Self::TicketTimes)
+    }
+
+    /// Tells whether the source keeps records behind the reach of its search (two years) in an archive.
+    #[must_use]
+    pub const fn has_archive(self) -> bool {
         matches!(self, Self::Tickets | Self::Customers)
     }
 }

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::extract::{self, ExtractSettings, RunReport};
 use crate::kustomer::Client;
 use crate::lake::Lake;
-use crate::lake::run::StreamRun;
+use crate::lake::run::{AttributeRun, StreamRun};
 use crate::model::Stream;
 use crate::policy::{Policy, Reason};
 use crate::schema::Schemas;
@@ -127,7 +127,9 @@ pub(super) async fn extract(
 /// Says until when the lake is complete: what changed later comes with the next run.
 async fn freshness(lake: &Lake) -> Result<String> {
     let manifest = lake.latest().await?;
-    let watermarks = || manifest.watermarks.values();
+    // What search reaches of an optional stream without an archive is no figure of the tickets.
+    let archived = || manifest.watermarks.iter().filter(|(stream, _)| stream.has_archive());
+    let watermarks = || archived().map(|(_, watermark)| watermark);
     let time = |ms: i64| Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| format!("{time:.0}"));
     let through = watermarks().filter_map(|watermark| watermark.complete_through_ms).min();
     let from = watermarks().filter_map(|watermark| watermark.complete_from_ms).max();
@@ -161,7 +163,13 @@ fn summary(report: &RunReport) -> Vec<String> {
     for run in &report.run.streams {
         let counts = changes(run);
         let proof = if run.complete { "" } else { "; NOT proven complete" };
-        lines.push(format!("{:<10} {counts}{proof}", run.stream));
+        lines.push(format!("{:<12} {counts}{proof}", run.stream));
+    }
+    if !report.run.not_due.is_empty() {
+        lines.push(format!("not due      {} (read within `extract.small_every`)", report.run.not_due.join(", ")));
+    }
+    for run in &report.run.streams {
+        lines.extend(run.attributes.iter().map(|attribute| format!("{} {}", run.stream, told(attribute))));
     }
     let tickets = report.run.streams.iter().find(|run| run.stream == "tickets").map_or(0, |run| run.distinct);
     let rate = match tickets {
@@ -184,6 +192,18 @@ fn summary(report: &RunReport) -> Vec<String> {
         report.run.outcome,
     ));
     lines
+}
+
+/// Says what became of a custom attribute that is new or changed at the source.
+fn told(attribute: &AttributeRun) -> String {
+    let AttributeRun { attribute, now, was, column, before, .. } = attribute;
+    match (column, was, before) {
+        (Some(column), Some(was), Some(before)) => {
+            format!("attribute {attribute} was {was} and is {now}: from now on in {column}, before in {before}")
+        }
+        (Some(column), ..) => format!("attribute {attribute} is new: column {column} ({now})"),
+        (None, ..) => format!("attribute {attribute} is left out: the method of its rule does not fit the type {now}"),
+    }
 }
 
 const fn reason(reason: Reason) -> &'static str {

@@ -79,6 +79,10 @@ pub(super) async fn write_folder(context: &Context, folder: &Path, source: &str,
             write(&folder.join(name).join(file), text)?;
         }
     }
+    for (file, text) in schema::OPTIONAL {
+        // Only what ends in `.toml` is read: removing `.off` turns the stream on.
+        write(&folder.join("schemas").join(format!("{file}.off")), text)?;
+    }
     if let Some(file) = key_file {
         RootKey::create_file(&folder.join(file))?;
     }
@@ -106,7 +110,8 @@ fn settings(source: &str, root: &str) -> String {
         (
             "extract",
             "index_lag = \"2m\"          # the newest minutes are left to the next run: the source's search index is late\n\
-             overlap = \"5m\"            # each run looks this far back behind the last one\n",
+             overlap = \"5m\"            # each run looks this far back behind the last one\n\
+             small_every = \"1h\"        # agents, teams, tags, queues, brands and SLAs are read again after this time\n",
         ),
     ];
     for (index, (name, lines)) in sections.iter().enumerate() {

@@ -34,7 +34,7 @@ const KNOWN: [(&str, &[&str]); 6] = [
     ("keys", &["root"]),
     ("policy", &["schemas"]),
     ("query", &["library", "memory"]),
-    ("extract", &["overlap", "index_lag", "concurrency"]),
+    ("extract", &["overlap", "index_lag", "concurrency", "small_every"]),
 ];
 
 const PREFIX: &str = "COUNTERFOIL_";
@@ -173,6 +173,9 @@ impl Settings {
         }
         if let Some(lag) = self.duration("extract", "index_lag")? {
             extract.index_lag = lag;
+        }
+        if let Some(every) = self.duration("extract", "small_every")? {
+            extract.small_every = every;
         }
         if let Some(concurrency) = self.count("extract", "concurrency", 64)? {
             extract.concurrency = concurrency as usize;

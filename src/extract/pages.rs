@@ -92,8 +92,8 @@ impl SegmentPages<'_> {
         } else if query.page > 1 && records == 0 && total > before {
             self.caps.refused_page(query.page, query.page_size);
         }
-        let page_size = stated.unwrap_or(query.page_size);
-        let page = Page { total, page_size, records: summary.records, rejected: summary.rejected, rows };
+        let size = stated.unwrap_or(query.page_size);
+        let page = Page { total, size, records: summary.records, rejected: summary.rejected, rows };
         if records == 0 && total > 0 && query.page == 1 {
             return Ok(Err(Bad::Empty(page)));
         }

@@ -12,7 +12,7 @@ use crate::extract::ExtractSettings;
 use crate::lake::manifest::Watermark;
 
 /// Search reaches this far back; what was updated before is in the archive.
-const HORIZON: Duration = Duration::from_hours(2 * 365 * 24);
+pub(super) const HORIZON: Duration = Duration::from_hours(2 * 365 * 24);
 
 /// Whether archive and search overlap at the horizon is not documented, so they are made to.
 const HORIZON_OVERLAP: Duration = Duration::from_hours(2 * 24);

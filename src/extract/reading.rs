@@ -91,7 +91,7 @@ impl Reading {
                 .with_context("records", count)
                 .with_context("out of order", disordered));
         }
-        let is_full = count as u64 >= u64::from(page.page_size);
+        let is_full = count as u64 >= u64::from(page.size);
         Ok(Self { from_ms, to_ms, is_full, entries })
     }
 
@@ -241,7 +241,7 @@ mod tests {
 
     fn page(times: &[i64], total: u64, rejected: Vec<Rejected>) -> Page<()> {
         let records = times.iter().enumerate().map(|(number, at)| record(number as u8, *at)).collect();
-        Page { total, page_size: 50, records, rejected, rows: () }
+        Page { total, size: 50, records, rejected, rows: () }
     }
 
     fn bad(position: usize, updated_at_ms: Option<i64>) -> Rejected {

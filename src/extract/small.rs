@@ -1,14 +1,20 @@
 //! The small streams, read whole: users, teams, tags, queues, brands, SLAs.
 //!
 //! Their lists tell no total. `links.next` ends them, and so does an empty page, for `next` was seen to point past the end.
+//!
+//! They change rarely, so a run reads only those that are due: not read within `small_every`, or under another policy. When a
+//! list was read last stands in the records of the lake's runs.
 
 use std::collections::HashSet;
 
 use arrow::array::BooleanArray;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::extract::ExtractSettings;
+use crate::extract::plan::millis;
 use crate::extract::prove::Proof;
 use crate::kustomer::{Client, Endpoint};
+use crate::lake::manifest::Manifest;
 use crate::lake::run::StreamRun;
 use crate::model::Stream;
 use crate::policy::{Decoder, PageSummary, RedactedBatch};
@@ -18,6 +24,27 @@ use crate::policy::{Decoder, PageSummary, RedactedBatch};
 pub(super) struct Whole {
     pub(super) rows: RedactedBatch,
     pub(super) run: StreamRun,
+}
+
+/// Tells whether a stream is to be read: it was not within the time that the settings give, or not by this policy.
+pub(super) fn is_due(
+    stream: Stream,
+    manifest: &Manifest,
+    policy: &str,
+    settings: &ExtractSettings,
+    now_ms: i64,
+) -> bool {
+    if settings.full || !manifest.tables.contains_key(&stream) {
+        return true;
+    }
+    let read = manifest.runs.iter().rev().find(|run| {
+        let mut streams = run.streams.iter();
+        streams.any(|read| read.stream == stream.table() && read.complete)
+    });
+    // A run of the future shows that a clock was wrong, and nothing else.
+    read.is_none_or(|run| {
+        run.policy != policy || !(0..millis(settings.small_every)).contains(&(now_ms - run.started_ms))
+    })
 }
 
 /// Reads a stream whole; nothing when the source does not have such a list.
@@ -126,7 +153,7 @@ const fn list(stream: Stream) -> Option<(Endpoint, &'static str)> {
         Stream::Queues => (Endpoint::Queues, "/v1/routing/queues?page=1&pageSize=100"),
         Stream::Brands => (Endpoint::Brands, "/v1/brands?page=1&pageSize=100"),
         Stream::Slas => (Endpoint::Slas, "/v1/slas?page=1&pageSize=100"),
-        Stream::Tickets | Stream::Customers => return None,
+        Stream::Tickets | Stream::Customers | Stream::TicketTimes => return None,
     })
 }
 
@@ -146,5 +173,56 @@ async fn page(client: &Client, endpoint: Endpoint, path: &str, decoder: &mut Dec
                 .with_context("attempts", failed)
                 .with_source(error));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use arrow::datatypes::Schema;
+
+    use super::*;
+    use crate::lake::manifest::TableState;
+    use crate::lake::run::RunRecord;
+
+    fn manifest(runs: &[(&str, i64, bool)]) -> Manifest {
+        let run = |(policy, started_ms, complete): &(&str, i64, bool)| RunRecord {
+            started_ms: *started_ms,
+            policy: (*policy).to_owned(),
+            streams: vec![StreamRun { stream: "tags".to_owned(), complete: *complete, ..StreamRun::default() }],
+            ..RunRecord::default()
+        };
+        let table = TableState { schema: Arc::new(Schema::empty()), files: Vec::new() };
+        Manifest {
+            tables: [(Stream::Tags, table.clone()), (Stream::Teams, table)].into(),
+            runs: runs.iter().map(|told| Arc::new(run(told))).collect(),
+            ..Manifest::default()
+        }
+    }
+
+    #[test]
+    fn list_is_due_until_it_was_read_whole_by_this_policy_within_the_time() {
+        let every = |small_every| ExtractSettings { small_every, ..ExtractSettings::default() };
+        let second = || every(Duration::from_secs(1));
+        let full = ExtractSettings { full: true, ..second() };
+        for (runs, settings, now_ms, expected) in [
+            (&[][..], second(), 5_000, true),
+            (&[("p", 4_001, true)], second(), 5_000, false),
+            (&[("p", 4_000, true)], second(), 5_000, true),
+            (&[("p", 4_500, false)], second(), 5_000, true),
+            (&[("old", 4_500, true)], second(), 5_000, true),
+            (&[("p", 4_500, true), ("p", 4_900, false)], second(), 5_000, false),
+            (&[("p", 4_500, true), ("other", 4_900, true)], second(), 5_000, true),
+            (&[("p", 5_001, true)], second(), 5_000, true),
+            (&[("p", 4_900, true)], full, 5_000, true),
+            (&[("p", 5_000, true)], every(Duration::ZERO), 5_000, true),
+        ] {
+            assert_eq!(is_due(Stream::Tags, &manifest(runs), "p", &settings, now_ms), expected, "{runs:?}");
+        }
+        let read = manifest(&[("p", 4_900, true)]);
+        assert!(is_due(Stream::Teams, &read, "p", &second(), 5_000), "another list was not read");
+        assert!(is_due(Stream::Users, &read, "p", &second(), 5_000), "a table that is not there is due");
     }
 }

@@ -234,7 +234,7 @@ impl<S: PageSource> Walker<'_, S> {
         let Some(page) = self.source.page(&query).await? else { return Ok(None) };
         let reading = Reading::new(&page, tie.at_ms, tie.at_ms + 1)?;
         let sample = page.records.iter().map(created_ms).collect();
-        let (total, page_size) = (page.total, page.page_size);
+        let (total, page_size) = (page.total, page.size);
         self.send(page).await?;
         let fresh = reading.add_to(&mut tie.tally);
         Ok(Some(Part {

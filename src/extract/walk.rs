@@ -93,7 +93,7 @@ pub(super) enum Bound {
 pub(super) struct Page<R> {
     pub(super) total: u64,
     /// Records that the page may hold, where the source allows less than was asked for.
-    pub(super) page_size: u32,
+    pub(super) size: u32,
     pub(super) records: Vec<RecordKey>,
     pub(super) rejected: Vec<Rejected>,
     pub(super) rows: R,
@@ -210,7 +210,7 @@ impl<'a, S: PageSource> Walker<'a, S> {
         let first_total = page.total;
         while key < end {
             self.sent.retain(|record| record.updated_at_ms.is_none_or(|at| at >= key));
-            let page_size = u64::from(page.page_size);
+            let page_size = u64::from(page.size);
             let reading = Reading::new(&page, key, end)?;
             let mut total = page.total;
             let tie = self.unstable_tie(&page, key);
@@ -237,10 +237,9 @@ impl<'a, S: PageSource> Walker<'a, S> {
             };
             if last == key {
                 let next = if key + 1 < end { Some(self.first_page(key + 1, end).await?) } else { None };
+                let behind = next.as_ref().map_or(0, |next| next.total);
                 match tie {
-                    Some(tie) => {
-                        self.tie(tie.about(total.saturating_sub(next.as_ref().map_or(0, |next| next.total)))).await?
-                    }
+                    Some(tie) => self.tie(tie.about(total.saturating_sub(behind))).await?,
                     None => self.instant(key).await?,
                 }
                 key += 1;
@@ -303,16 +302,13 @@ impl<'a, S: PageSource> Walker<'a, S> {
             }
             let cut = reading.cut_ms().filter(|_| pieces < MOST_PIECES);
             let cut = cut.filter(|_| has_more || (reading.len() > 0 && self.limits.may_narrow()));
-            match cut {
-                Some(cut) => {
-                    pieces += 1;
-                    waiting.extend([(cut, to, tried), (from, cut, tried)]);
-                }
-                None => {
-                    let mut tally = Tally::default();
-                    reading.add_to(&mut tally);
-                    self.close((from, to), total, tally, false).await?;
-                }
+            if let Some(cut) = cut {
+                pieces += 1;
+                waiting.extend([(cut, to, tried), (from, cut, tried)]);
+            } else {
+                let mut tally = Tally::default();
+                reading.add_to(&mut tally);
+                self.close((from, to), total, tally, false).await?;
             }
         }
         Ok(())
@@ -320,13 +316,13 @@ impl<'a, S: PageSource> Walker<'a, S> {
 
     /// Returns the instant that a page is full of, when what was seen of it before shows that its order is unstable.
     fn unstable_tie(&self, page: &Page<S::Rows>, at_ms: i64) -> Option<Tie> {
-        let is_full = page.records.len() as u64 >= u64::from(page.page_size);
+        let is_full = page.records.len() as u64 >= u64::from(page.size);
         if !is_full || page.records.iter().any(|record| record.updated_at_ms != Some(at_ms)) {
             return None;
         }
         let here: HashSet<&RecordKey> = page.records.iter().collect();
         let has_moved = self.sent.iter().any(|sent| sent.updated_at_ms == Some(at_ms) && !here.contains(sent));
-        has_moved.then(|| Tie::unstable(at_ms, &page.records, page.page_size))
+        has_moved.then(|| Tie::unstable(at_ms, &page.records, page.size))
     }
 
     /// Says what a stretch came to.

@@ -422,7 +422,9 @@ impl Inner {
     }
 
     async fn read_body(&self, mut response: reqwest::Response, endpoint: Endpoint) -> Result<Bytes, BodyFailure> {
-        let mut body = BytesMut::new();
+        // A buffer that grows by doubling would leave its smaller selves behind, page after page.
+        let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
+        let mut body = BytesMut::with_capacity(announced.unwrap_or(0).min(self.largest_body_bytes));
         let end = loop {
             match response.chunk().await {
                 Ok(Some(chunk)) if body.len() + chunk.len() > self.largest_body_bytes => {

@@ -16,6 +16,8 @@ pub enum SearchObject {
     Conversation,
     /// Customers.
     Customer,
+    /// Conversation times, which never change: search knows their `created_at` and no `updated_at`.
+    ConversationTime,
 }
 
 impl SearchObject {
@@ -25,14 +27,24 @@ impl SearchObject {
         match self {
             Self::Conversation => "conversation",
             Self::Customer => "customer",
+            Self::ConversationTime => "conversation_time",
         }
     }
 
-    /// Returns the attribute that counts what belongs to a record.
+    /// Returns the attribute by which the object's records are walked.
+    const fn changed(self) -> &'static str {
+        match self {
+            Self::Conversation | Self::Customer => "updated_at",
+            Self::ConversationTime => "created_at",
+        }
+    }
+
+    /// Returns the attribute that counts what belongs to a record: messages, conversations, seconds.
     const fn count(self) -> &'static str {
         match self {
             Self::Conversation => "message_count",
             Self::Customer => "conversations_count",
+            Self::ConversationTime => "handle_time",
         }
     }
 }
@@ -53,7 +65,7 @@ pub struct SearchRequest {
 }
 
 impl SearchRequest {
-    /// Begins a search for one kind of object, ordered by its `updated_at`.
+    /// Begins a search for one kind of object, ordered by its `updated_at` (its `created_at`, where it never changes).
     #[must_use]
     pub fn builder(object: SearchObject) -> SearchBuilder {
         SearchBuilder {
@@ -95,13 +107,14 @@ pub struct SearchBuilder {
 }
 
 impl SearchBuilder {
-    /// Asks for `updated_at` in `[from, to)`, milliseconds since 1970.
+    /// Asks for the attribute that orders the search in `[from, to)`, milliseconds since 1970.
     ///
     /// # Errors
     ///
     /// [`Config`](crate::error::ErrorKind::Config) when a bound lies outside of the calendar.
     pub fn updated_between(self, from_ms: i64, to_ms: i64) -> Result<Self> {
-        self.between("updated_at", from_ms, to_ms)
+        let changed = self.object.changed();
+        self.between(changed, from_ms, to_ms)
     }
 
     /// Asks for `created_at` in `[from, to)`, milliseconds since 1970.
@@ -184,7 +197,7 @@ impl SearchBuilder {
         if !self.none.is_empty() {
             body.insert("not".to_owned(), Value::Array(self.none));
         }
-        body.insert("sort".to_owned(), json!([{ format!("{context}_updated_at"): "asc" }]));
+        body.insert("sort".to_owned(), json!([{ format!("{context}_{}", self.object.changed()): "asc" }]));
         if self.include_deleted {
             body.insert("includeDeleted".to_owned(), json!(true));
         }
@@ -279,6 +292,22 @@ mod tests {
         assert_eq!(request.path(), "/v1/customers/archive/search?page=1&pageSize=100&idsOnly=true");
         assert_eq!(request.endpoint(), Endpoint::ArchiveSearch);
         assert_eq!(request.body["queryContext"], "customer");
+    }
+
+    #[test]
+    fn conversation_times_are_asked_for_by_their_creation() {
+        let request = SearchRequest::builder(SearchObject::ConversationTime).updated_between(0, 1_000).unwrap().build();
+        assert_eq!(
+            request.body,
+            json!({
+                "queryContext": "conversation_time",
+                "and": [
+                    { "conversation_time_created_at": { "gte": "1970-01-01T00:00:00.000Z" } },
+                    { "conversation_time_created_at": { "lt": "1970-01-01T00:00:01.000Z" } },
+                ],
+                "sort": [{ "conversation_time_created_at": "asc" }],
+            })
+        );
     }
 
     #[test]

@@ -23,6 +23,9 @@ pub struct RunRecord {
     pub requests: BTreeMap<String, u64>,
     /// Time spent waiting for the budget, milliseconds.
     pub waited_ms: u64,
+    /// Tables of small streams that were read recently enough and not asked for again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_due: Vec<String>,
     /// What the source allowed of a search page; the next run begins with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caps: Option<SourceCaps>,
@@ -78,6 +81,30 @@ pub struct StreamRun {
     pub holes_ms: Vec<(i64, i64)>,
     /// XOR of SHA-256 over `id:rev`, hex, of the distinct records.
     pub digest: String,
+    /// Custom attributes that are new or changed at the source.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<AttributeRun>,
+}
+
+/// A custom attribute that is new or changed at the source.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttributeRun {
+    /// Its name at the source.
+    pub attribute: String,
+    /// `added`; `retyped`: later values go to a new column; `left_out`: nothing of it is stored, since its rule's method
+    /// does not fit its type.
+    pub change: String,
+    /// Its type, as schema files name it.
+    pub now: String,
+    /// The type that it had, where that was another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<String>,
+    /// The column that holds it from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<String>,
+    /// The column that held it, and keeps what it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
 }
 
 /// Records that did not decode which a run lists.

@@ -1,18 +1,24 @@
-//! Definitions of custom attributes, as the source answers them: names, types and marks, no values.
+//! What is known of custom attributes when a run begins: the source's definitions and the columns that the lake has.
+//!
+//! Both are names, types and marks, no values. The lake's columns tell which attribute each one belongs to (the `path` in
+//! their metadata), so that an attribute keeps its column whatever is defined beside it later.
 
 use std::collections::BTreeMap;
 
+use arrow::datatypes::{DataType, Schema, TimeUnit};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::model::Stream;
+use crate::schema::ColumnType;
 
-/// Definitions of custom attributes, by stream.
+/// Definitions of custom attributes, and the columns that the lake has, by stream.
 #[derive(Debug, Default)]
 pub struct Definitions {
     streams: BTreeMap<Stream, BTreeMap<String, Definition>>,
     none: BTreeMap<String, Definition>,
+    held: BTreeMap<Stream, Vec<Held>>,
 }
 
 /// What the source says about one attribute.
@@ -22,6 +28,16 @@ pub(super) struct Definition {
     pub(super) display_name: Option<String>,
     pub(super) is_multi: bool,
     pub(super) is_sensitive: bool,
+}
+
+/// A column that a table of the lake has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) name: String,
+    /// Where its values stood in a record; unknown for columns of lakes that did not note it.
+    pub(super) path: Option<String>,
+    /// Its type, where schema files can name it.
+    pub(super) column_type: Option<ColumnType>,
 }
 
 impl Definitions {
@@ -43,22 +59,50 @@ impl Definitions {
                 .with_hint("the source answered something else than `data.attributes.properties`: try again")
         })?;
         let definitions = self.streams.entry(stream).or_default();
-        for (attribute, property) in answer.data.attributes.properties {
+        for (attribute, property) in answer.data.attributes.properties.unwrap_or_default() {
             let text = |name: &str| property.get(name).and_then(Value::as_str).map(str::to_owned);
             let is_true = |name: &str| property.get(name).and_then(Value::as_bool) == Some(true);
             let is_multi = is_true("multi") || is_true("array") || text("type").as_deref() == Some("array");
             // A mark of an unknown form is taken as set.
             let is_sensitive =
                 !matches!(property.get("hasSensitiveAttributes"), None | Some(Value::Null | Value::Bool(false)));
-            let definition =
-                Definition { json_type: text("type"), display_name: text("displayName"), is_multi, is_sensitive };
+            // Times are texts that a format marks.
+            let json_type = text("format").filter(|format| format.starts_with("date")).or_else(|| text("type"));
+            let definition = Definition { json_type, display_name: text("displayName"), is_multi, is_sensitive };
             definitions.insert(attribute, definition);
         }
         Ok(())
     }
 
+    /// Takes note of the columns that a table of the lake has; an earlier note of the table is replaced.
+    pub fn hold(&mut self, stream: Stream, columns: &Schema) {
+        let held = columns.fields().iter().map(|field| Held {
+            name: field.name().clone(),
+            path: field.metadata().get("path").cloned(),
+            column_type: column_type(field.data_type()),
+        });
+        self.held.insert(stream, held.collect());
+    }
+
     pub(super) fn of(&self, stream: Stream) -> &BTreeMap<String, Definition> {
         self.streams.get(&stream).unwrap_or(&self.none)
+    }
+
+    pub(super) fn held(&self, stream: Stream) -> &[Held] {
+        self.held.get(&stream).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Returns the declared type that is stored as an Arrow type.
+pub(super) fn column_type(stored: &DataType) -> Option<ColumnType> {
+    match stored {
+        DataType::Utf8 => Some(ColumnType::Text),
+        DataType::Int64 => Some(ColumnType::Int),
+        DataType::Float64 => Some(ColumnType::Float),
+        DataType::Boolean => Some(ColumnType::Bool),
+        DataType::Timestamp(TimeUnit::Millisecond, Some(zone)) if zone.as_ref() == "UTC" => Some(ColumnType::Timestamp),
+        DataType::List(item) if *item.data_type() == DataType::Utf8 => Some(ColumnType::TextList),
+        _ => None,
     }
 }
 
@@ -74,7 +118,9 @@ struct Metadata {
 
 #[derive(Deserialize)]
 struct Attributes {
-    properties: BTreeMap<String, Value>,
+    /// Absent or null where nothing was ever defined.
+    #[serde(default)]
+    properties: Option<BTreeMap<String, Value>>,
 }
 
 #[cfg(test)]
@@ -88,14 +134,20 @@ mod tests {
             "ordersId":{"type":"string","multi":true,"deletedAt":"2020-01-01T00:00:00Z"},
             "ssnStr":{"type":"string","hasSensitiveAttributes":{"pii":true}},
             "openStr":{"type":"string","hasSensitiveAttributes":false,"multi":null},
+            "since":{"type":"string","format":"date-time"},
             "oddStr":null}}}}"#;
         let mut definitions = Definitions::default();
         definitions.add(Stream::Tickets, page).unwrap();
         let found = definitions.of(Stream::Tickets);
-        assert_eq!(found.len(), 5);
+        assert_eq!(found.len(), 6);
+        assert_eq!(found["since"].json_type.as_deref(), Some("date-time"));
         assert_eq!(found["tierStr"].display_name.as_deref(), Some("Tier"));
         assert!(found["ordersId"].is_multi && !found["tierStr"].is_multi);
         assert!(found["ssnStr"].is_sensitive && !found["openStr"].is_sensitive && !found["oddStr"].is_sensitive);
+        assert!(definitions.of(Stream::Customers).is_empty());
+        for none in [&b"{\"data\":{\"attributes\":{}}}"[..], b"{\"data\":{\"attributes\":{\"properties\":null}}}"] {
+            definitions.add(Stream::Customers, none).unwrap();
+        }
         assert!(definitions.of(Stream::Customers).is_empty());
     }
 

@@ -3,10 +3,12 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 
-use crate::error::Result;
+use arrow::datatypes::Schema;
+
+use crate::error::{Error, Result};
 use crate::model::Stream;
-use crate::policy::custom;
-use crate::policy::definitions::Definitions;
+use crate::policy::custom::{self, AttributeChange};
+use crate::policy::definitions::{self, Definitions};
 use crate::policy::method::{Method, Place};
 use crate::schema::{Class, Column, ColumnType, CustomRule, TableSchema};
 
@@ -48,8 +50,35 @@ impl TableRules {
     /// Returns the declared columns and those that the custom rules make of the definitions.
     pub(super) fn columns_with(&self, definitions: &Definitions) -> Result<Vec<CompiledColumn>> {
         let mut columns = self.columns.clone();
-        columns.extend(custom::expand(self, definitions.of(self.stream))?);
+        columns.extend(self.expand(definitions)?.columns);
         Ok(columns)
+    }
+
+    /// Tells what the definitions say of custom attributes that the lake does not know, or not so.
+    pub(super) fn changes(&self, definitions: &Definitions) -> Result<Vec<AttributeChange>> {
+        Ok(self.expand(definitions)?.changes)
+    }
+
+    fn expand(&self, definitions: &Definitions) -> Result<custom::Expansion> {
+        custom::expand(self, definitions.of(self.stream), definitions.held(self.stream))
+    }
+
+    /// Refuses a declared column that has another type in the lake.
+    pub(super) fn check_held(&self, held: &Schema) -> Result<()> {
+        for column in self.columns.iter().filter(|column| column.method != Method::Drop) {
+            let Ok(field) = held.field_with_name(&column.name) else { continue };
+            if definitions::column_type(field.data_type()) != Some(column.column_type) {
+                let stored = definitions::column_type(field.data_type())
+                    .map_or_else(|| field.data_type().to_string(), |stored| stored.name().to_owned());
+                return Err(Error::config("a column has another type than in the lake")
+                    .with_context("file", &self.file)
+                    .with_context("column", &column.name)
+                    .with_context("declared", column.column_type.name())
+                    .with_context("lake", stored)
+                    .with_hint("declare the new type under a new column name: rows that are stored keep the old one"));
+            }
+        }
+        Ok(())
     }
 
     /// Returns the names of the declared columns.

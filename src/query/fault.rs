@@ -11,6 +11,7 @@ use datafusion::error::DataFusionError;
 
 use crate::error::{Error, ErrorKind};
 use crate::model::Stream;
+use crate::schema::OPTIONAL;
 
 /// The tables of a lake that keep every revision.
 const VERSIONS: [&str; 2] = ["ticket_versions", "customer_versions"];
@@ -221,9 +222,14 @@ fn planning(text: &str, place: Place<'_>) -> Fault {
         let at = locate(place.sql, table);
         let is_known = Stream::ALL.into_iter().map(Stream::table).chain(VERSIONS).any(|known| known == table);
         if is_known && !place.tables.iter().any(|present| present == table) {
-            return Fault::new(format!("the lake has no table `{table}` yet"))
-                .at(at)
-                .with_hint("run `counterfoil extract`");
+            // A table that has to be asked for is not there because nobody did.
+            let hint = match OPTIONAL.iter().find(|(file, _)| file.trim_end_matches(".toml") == table) {
+                Some((file, _)) => {
+                    format!("it is optional: declare it in schemas/{file}, then run `counterfoil extract`")
+                }
+                None => "run `counterfoil extract`".to_owned(),
+            };
+            return Fault::new(format!("the lake has no table `{table}` yet")).at(at).with_hint(hint);
         }
         return Fault::new(format!("no table `{table}`"))
             .at(at)

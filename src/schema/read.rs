@@ -157,7 +157,9 @@ fn check_distinct(source: Source<'_>, table: &TableSchema) -> Result<()> {
 fn check_keys(source: Source<'_>, table: &TableSchema) -> Result<()> {
     let key = table.stream.key_column();
     let mut required = vec![(key, ColumnType::Text, "id")];
-    if table.stream.is_incremental() {
+    if table.stream.is_append_only() {
+        required.push(("updated_at", ColumnType::Timestamp, "attributes.createdAt"));
+    } else if table.stream.is_incremental() {
         required.extend([
             ("updated_at", ColumnType::Timestamp, "attributes.updatedAt"),
             ("rev", ColumnType::Int, "attributes.rev"),

@@ -22,7 +22,7 @@ use counterfoil::kustomer::{Client, ClientSettings, Credential, Endpoint};
 use counterfoil::model::Stream;
 use counterfoil::policy::{Definitions, Policy};
 use counterfoil::resolve::{Attachment, Page};
-use counterfoil::schema::Schemas;
+use counterfoil::schema::{BUILTIN, OPTIONAL, Schemas};
 use counterfoil::secret::{PseudonymKey, SecretKey, SecretString};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -146,6 +146,42 @@ fn definitions_of_custom_attributes_decode() {
     assert_eq!(names, ["shopifyCustomerIdNum", "myCustomStr", "ordersId"]);
     let first: Value = serde_json::from_str(&definitions[0].1).unwrap();
     assert_eq!(first["type"], "number");
+}
+
+#[test]
+fn conversation_times_decode_into_columns() {
+    let whole = Schemas::from_files(BUILTIN.into_iter().chain(OPTIONAL)).unwrap();
+    let policy = Policy::compile(&whole).unwrap();
+    let key = Arc::new(PseudonymKey { version: 1, key: SecretKey::new([7; 32]) });
+    let decoder = policy.decoder(Stream::TicketTimes, &Definitions::default(), key).unwrap();
+    for (name, times) in [
+        ("GetConversationTimeByIds.response.200.json", 1),
+        ("GetConversationTimesByConversationId.response.200.json", 7),
+    ] {
+        let Some(page) = example(name) else { return };
+        let mut decoder = decoder.fork();
+        assert_eq!(decoder.push_page(&page).unwrap().records.len(), times, "{name}");
+        assert_eq!(decoder.quarantine(), [], "{name}");
+        let rows = decoder.finish().unwrap();
+        for (column, expected) in [
+            ("ticket_time_id", "5faee8bd01b6a7060833dafb"),
+            ("updated_at", "2020-11-13T20:12:45.025Z"),
+            ("ticket_id", "5f184e74c61792001af42e49"),
+            ("user_id", "5ce4672fcce83d001a9e83e8"),
+            ("handle_at", "2020-11-13T20:12:26.299Z"),
+            ("handle_s", "19.0"),
+            ("message_s", ""),
+            ("channels", "[chat]"),
+        ] {
+            assert_eq!(value(rows.batch(), column, 0), expected, "{name}: {column}");
+        }
+        if times == 7 {
+            assert_eq!(
+                (value(rows.batch(), "message_s", 5), value(rows.batch(), "handle_s", 5)),
+                ("3691.0".into(), "3692.0".into())
+            );
+        }
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod budget;
 mod commands;
 mod details;
+mod drift;
 mod examples;
 mod holes;
 mod interop;

@@ -204,8 +204,8 @@ impl Model {
             }
         }
         self.change();
-        let page_size = if is_told { size } else { query.page_size };
-        Some(Page { total, page_size, rows: records.clone(), records, rejected })
+        let size = if is_told { size } else { query.page_size };
+        Some(Page { total, size, rows: records.clone(), records, rejected })
     }
 
     fn change(&mut self) {
