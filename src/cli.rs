@@ -5,9 +5,12 @@
 
 mod check;
 mod demo;
+mod doctor;
 mod extract;
 mod init;
 mod lake;
+mod metrics;
+mod plan;
 mod progress;
 mod query;
 mod resolve;
@@ -66,6 +69,10 @@ enum Command {
     Demo(demo::Arguments),
     /// Write first settings, schemas, queries, a root key and a lake
     Init(init::Arguments),
+    /// Look at everything that a run needs, and say how to mend what is wrong
+    Doctor(doctor::Arguments),
+    /// Price a run before it: requests per endpoint, minutes at our share of the rate limits
+    Plan(plan::Arguments),
     /// Fetch what changed, redact it, commit it to the lake
     Extract(extract::Arguments),
     /// Run an SQL file of the library
@@ -186,6 +193,8 @@ impl Command {
             Self::Extract(arguments) => return extract::run(context, arguments).await,
             Self::Demo(arguments) => demo::run(context, arguments).await,
             Self::Init(arguments) => init::run(context, arguments).await,
+            Self::Doctor(arguments) => doctor::run(context, arguments).await,
+            Self::Plan(arguments) => plan::run(context, arguments).await,
             Self::Query(arguments) => query::run(context, arguments).await,
             Self::Check(arguments) => check::run(context, arguments).await,
             Self::Resolve(arguments) => resolve::run(context, arguments).await,

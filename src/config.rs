@@ -19,6 +19,7 @@ use url::Url;
 pub use self::file::Settings;
 use crate::error::{Error, Result};
 use crate::extract::ExtractSettings;
+use crate::extract::price::Rates;
 use crate::kustomer::{ClientSettings, Credential};
 use crate::query::session::QuerySettings;
 use crate::secret::SecretRef;
@@ -42,6 +43,8 @@ pub struct Config {
     pub query: QuerySettings,
     /// Bounds of an extract.
     pub extract: ExtractSettings,
+    /// Where each extract leaves its figures for a Prometheus textfile collector.
+    pub metrics_file: Option<PathBuf>,
 }
 
 /// The source as configured; secrets are read when a client is made.
@@ -137,17 +140,27 @@ impl SourceConfig {
             }
             _ => return Err(Error::config("a login needs both `source.email` and `source.password`")),
         };
-        let org_rpm = self.org_rpm.unwrap_or(self.plan.requests_per_minute());
+        let Rates { org_rpm, search_rpm, share, .. } = self.rates();
         Ok(ClientSettings {
             base_url: self.url()?,
             credential,
             org_rpm,
-            search_rpm: self.search_rpm.unwrap_or(SEARCHES_PER_MINUTE),
-            share: self.share.unwrap_or(0.5),
+            search_rpm,
+            share,
             reserve: self.reserve.unwrap_or(org_rpm / 10),
             timeout: self.timeout.unwrap_or(Duration::from_secs(30)),
             attempts: self.attempts.unwrap_or(5),
         })
+    }
+
+    /// Returns the rate limits as configured, and our part of them.
+    #[must_use]
+    pub fn rates(&self) -> Rates {
+        Rates::new(
+            self.org_rpm.unwrap_or(self.plan.requests_per_minute()),
+            self.search_rpm.unwrap_or(SEARCHES_PER_MINUTE),
+            self.share.unwrap_or(0.5),
+        )
     }
 
     fn url(&self) -> Result<Url> {

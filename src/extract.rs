@@ -19,13 +19,18 @@ mod caps;
 mod commit;
 mod pages;
 mod plan;
+pub mod price;
 mod prove;
 mod reading;
+mod report;
 mod segments;
 mod small;
 mod ties;
 mod walk;
 
+pub use self::report::Left;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -37,9 +42,10 @@ use crate::extract::caps::Caps;
 use crate::extract::commit::Committer;
 use crate::extract::pages::SearchPages;
 use crate::extract::plan::{HORIZON, Plan, RangeSet, millis};
+use crate::extract::price::{Model, Price};
 use crate::extract::segments::Segment;
 use crate::extract::walk::{Forked as _, Limits, PageQuery, PageSource as _};
-use crate::kustomer::{Client, Ledger, SearchObject};
+use crate::kustomer::{Client, Endpoint, Ledger, SearchObject};
 use crate::lake::manifest::Watermark;
 use crate::lake::run::{RunRecord, StreamRun};
 use crate::lake::{Lake, Lease};
@@ -178,6 +184,8 @@ pub struct RunReport {
     pub complete: bool,
     /// Fields that were seen and not declared, by stream.
     pub quarantine: Vec<(Stream, Quarantined)>,
+    /// Streams walked by search that the run did not come to.
+    pub unreached: Vec<Stream>,
 }
 
 impl RunReport {
@@ -233,6 +241,7 @@ pub async fn run(
             ..RunRecord::default()
         },
         quarantine: Vec::new(),
+        planned: Price::default(),
         caps: Caps::new(settings, None, started.as_millisecond()),
         organisation: None,
     };
@@ -293,6 +302,8 @@ struct Run<'a> {
     before: Ledger,
     record: RunRecord,
     quarantine: Vec<(Stream, Quarantined)>,
+    /// What the streams that were begun should cost.
+    planned: Price,
     caps: Caps,
     /// Whose records come, where the token tells.
     organisation: Option<ObjectId>,
@@ -302,6 +313,7 @@ impl Run<'_> {
     async fn streams(&mut self) -> Result<()> {
         let declared = self.policy.streams();
         let manifest = self.lake.latest().await?;
+        self.planned = price::fixed(self.policy, &manifest, self.settings, self.record.started_ms);
         let remembered = manifest.runs.iter().rev().find_map(|run| run.caps.as_ref());
         self.caps = Caps::new(self.settings, remembered, self.record.started_ms);
         let mut definitions = Definitions::default();
@@ -341,8 +353,10 @@ impl Run<'_> {
             self.progress.on(Event::Promised { stream, promised: whole.run.distinct });
             self.progress.on(Event::Received { stream, records: whole.run.distinct });
             transaction.replace(whole.rows);
-            self.quarantine.extend(decoder.quarantine().into_iter().map(|field| (stream, field)));
-            runs.push((stream, whole.run));
+            let quarantine = decoder.quarantine();
+            let run = StreamRun { expected: whole.run.distinct, quarantined: quarantine.len() as u64, ..whole.run };
+            self.quarantine.extend(quarantine.into_iter().map(|field| (stream, field)));
+            runs.push((stream, run));
         }
         if runs.is_empty() {
             return Ok(());
@@ -387,14 +401,11 @@ impl Run<'_> {
         attributes::read(self.client, stream, definitions).await?;
         let decoder = self.decoder(stream, definitions)?;
         let attributes = attributes::changes(self.policy, stream, definitions)?;
-        let object = match stream {
-            Stream::Customers => SearchObject::Customer,
-            Stream::TicketTimes => SearchObject::ConversationTime,
-            _ => SearchObject::Conversation,
-        };
+        let object = object(stream);
         let pages = SearchPages::new(self.client, object, decoder, &self.caps);
         let mut archived = if stream.has_archive() { plan.archived(now_ms) } else { RangeSet::default() };
         if let Some((from_ms, to_ms)) = archived.hull() {
+            self.planned.add(Endpoint::ArchiveSearch, 1);
             let mut probe = pages.fork(true);
             match probe.page(&PageQuery::first(from_ms, to_ms, 1)).await {
                 Ok(Some(page)) if page.total > 0 => {}
@@ -416,7 +427,8 @@ impl Run<'_> {
         let limits = Limits::new(self.settings);
         // The columns are declared even when no record comes.
         let empty = pages.fork(false).empty()?;
-        let mut committer = Committer::new(self, stream, watermark, plan, archived, empty);
+        let model = Model::new(&manifest, self.settings);
+        let mut committer = Committer::new(self, stream, watermark, plan, archived, empty, model);
         let (sender, steps) = mpsc::channel(self.settings.concurrency.max(1) * 2);
         let (walked, received) = futures::join!(
             segments::walk_all(first, &pages, &limits, self.settings.concurrency, sender),
@@ -426,10 +438,15 @@ impl Run<'_> {
             Err(error) => error.kind() == ErrorKind::Incomplete,
             Ok(()) => false,
         };
+        for (endpoint, requests) in std::mem::take(&mut committer.planned).requests {
+            self.planned.add(endpoint, requests);
+        }
         received?;
-        let run = StreamRun { attributes, ..committer.finish().await? };
+        let mut run = StreamRun { attributes, ..committer.finish().await? };
         let complete = run.complete;
-        self.quarantine.extend(pages.quarantine().into_iter().map(|field| (stream, field)));
+        let quarantine = pages.quarantine();
+        run.quarantined = quarantine.len() as u64;
+        self.quarantine.extend(quarantine.into_iter().map(|field| (stream, field)));
         self.record.streams.push(run);
         self.progress.on(Event::Ended { stream, complete });
         if is_stopped {
@@ -452,18 +469,45 @@ impl Run<'_> {
         outcome.clone_into(&mut record.outcome);
         record.requests = ledger.requests.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
         record.waited_ms = u64::try_from(ledger.total_waited().as_millis()).unwrap_or(u64::MAX);
+        record.waits_ms = ledger
+            .waited
+            .iter()
+            .map(|(reason, wait)| ((*reason).to_owned(), u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)))
+            .collect();
+        let named = |counts: BTreeMap<&'static str, u64>| {
+            counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect::<BTreeMap<_, _>>()
+        };
+        record.failed = named(ledger.failed_by_cause());
+        record.received_bytes = named(ledger.received_bytes.clone());
+        record.planned = self.planned.by_name();
+        if ledger.requests.contains_key(Endpoint::Login.name()) {
+            record.planned.insert(Endpoint::Login.name().to_owned(), 1);
+        }
         let mut transaction = self.lake.transaction();
         transaction.record_run(record.clone());
         transaction.commit().await?;
         let tickets =
             record.streams.iter().find(|run| run.stream == Stream::Tickets.table()).map_or(0, |run| run.distinct);
+        let mut unreached = self.policy.streams();
+        unreached
+            .retain(|stream| stream.is_incremental() && !record.streams.iter().any(|run| run.stream == stream.table()));
         Ok(RunReport {
             run: record,
             requests_per_100_tickets: ledger.total() as f64 * 100.0 / tickets.max(1) as f64,
             ledger,
             complete,
             quarantine: std::mem::take(&mut self.quarantine),
+            unreached,
         })
+    }
+}
+
+/// Returns what a stream's records are called at the source's search.
+const fn object(stream: Stream) -> SearchObject {
+    match stream {
+        Stream::Customers => SearchObject::Customer,
+        Stream::TicketTimes => SearchObject::ConversationTime,
+        _ => SearchObject::Conversation,
     }
 }
 

@@ -15,6 +15,7 @@
 mod auth;
 mod bucket;
 mod budget;
+mod claims;
 mod client;
 mod endpoint;
 mod error;
@@ -25,6 +26,7 @@ mod search;
 
 pub use auth::Credential;
 pub use budget::{BucketState, BudgetState};
+pub use claims::Claims;
 pub use client::{Client, ClientSettings};
 pub use endpoint::Endpoint;
 pub use ledger::Ledger;

@@ -40,9 +40,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use datafusion::catalog::TableProvider;
 use futures::TryStreamExt;
-use object_store::ObjectStore;
+use object_store::{ObjectStore, ObjectStoreExt};
 
-pub use self::lease::{LEASE_DURATION, Lease};
+pub use self::lease::{Holder, LEASE_DURATION, Lease};
 pub use self::transaction::{CommitSummary, RowCounts, Transaction};
 
 use crate::clock::SharedClock;
@@ -286,6 +286,22 @@ impl Lake {
     /// Lists the tables that [`table`](Self::table) knows at this version.
     pub fn table_names(manifest: &Manifest) -> Vec<String> {
         tables::names(manifest)
+    }
+
+    /// Returns who holds the lease for extraction now; nobody when it is free or has expired.
+    pub async fn lease_holder(&self) -> Result<Option<Holder>> {
+        lease::holder(self.0.store.as_ref(), self.0.clock.now().as_millisecond()).await
+    }
+
+    /// Makes an object beside the leases and removes it again: tells whether this process may change the lake.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Denied`] without the right, [`ErrorKind::Unavailable`] when the store does not answer.
+    pub async fn check_writable(&self) -> Result<()> {
+        let object = layout::probe(self.0.clock.as_ref());
+        store::create(self.0.store.as_ref(), &object, Bytes::from_static(b"probe")).await?;
+        self.0.store.delete(&object).await.map_err(|error| store::failed("delete", &object, error))
     }
 
     /// Takes the lease for extraction; a second holder is refused with [`Conflict`](crate::error::ErrorKind::Conflict).

@@ -1,6 +1,5 @@
 //! `counterfoil extract`: one run, with its bar, its summary and its report.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,20 +8,23 @@ use clap::Args;
 use jiff::Timestamp;
 use tempfile::NamedTempFile;
 
+use super::metrics::{self, Figures};
 use super::progress::Bar;
-use super::{Context, Ended, grouped, interruption, moment, say};
+use super::{Context, Ended, INTERRUPTED, grouped, interruption, moment, say};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::extract::price::Rates;
 use crate::extract::{self, ExtractSettings, RunReport};
 use crate::kustomer::Client;
 use crate::lake::Lake;
-use crate::lake::run::{AttributeRun, StreamRun};
+use crate::lake::run::{AttributeRun, RunRecord, StreamRun};
 use crate::model::Stream;
 use crate::policy::{Policy, Reason};
 use crate::schema::Schemas;
 
+/// What is extracted, and how fast.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
+pub(super) struct Scope {
     /// Only what changed at or after this time
     ///
     /// A first run leaves older records out, and `lake status` says so; later runs walk again from here.
@@ -34,49 +36,102 @@ pub(super) struct Arguments {
     /// Everything again, from the beginning or from --since
     #[arg(long)]
     full: bool,
-    /// Stop before more requests than this are sent; a run needs about a dozen before its first ticket
-    #[arg(long, value_name = "N")]
-    max_requests: Option<u64>,
     /// The part of the rate limits that this run may use, above 0 and at most 1
     #[arg(long, value_name = "F")]
     share: Option<f64>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    scope: Scope,
+    /// Stop before more requests than this are sent; a run needs about a dozen before its first ticket
+    #[arg(long, value_name = "N")]
+    max_requests: Option<u64>,
     /// Write the run's report, JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Write figures for a Prometheus textfile collector, however the run ends; name it *.prom
+    #[arg(long, value_name = "FILE")]
+    metrics_file: Option<PathBuf>,
+}
+
+/// What is known of a run while it goes on, for the figures that it leaves however it ends.
+#[derive(Debug, Default)]
+struct Known {
+    metrics_file: Option<PathBuf>,
+    rates: Option<Rates>,
+    lake: Option<Lake>,
+    run: Option<RunRecord>,
 }
 
 pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<Ended> {
-    let mut config = context.settings()?;
-    if let Some(share) = arguments.share {
-        if !(share > 0.0 && share <= 1.0) {
-            return Err(Error::config("--share must be above 0 and at most 1").with_context("value", share));
+    let started = context.clock.now();
+    let mut known = Known::default();
+    // A file that cannot be written is told before hours are spent, not after.
+    if let Some(path) = &arguments.metrics_file {
+        metrics::check(path)?;
+        known.metrics_file = Some(path.clone());
+    }
+    let ended = watched(context, arguments, &mut known).await;
+    let Some(path) = known.metrics_file.take() else { return ended };
+    match (write_metrics(context, &path, started, &ended, &known).await, ended) {
+        (Err(error), Ok(_)) => Err(error),
+        (Err(error), ended) => {
+            tracing::warn!(%error, "the figures of this run are not written");
+            ended
         }
-        config.source.share = Some(share);
+        (Ok(()), ended) => ended,
     }
-    if let (Some(since), Some(until)) = (arguments.since, arguments.until)
-        && since >= until
-    {
-        return Err(Error::config("--since is not before --until")
-            .with_context("since", since)
-            .with_context("until", until));
-    }
-    let settings = ExtractSettings {
-        since: arguments.since,
-        until: arguments.until,
-        full: arguments.full,
-        max_requests: arguments.max_requests,
-        ..config.extract.clone()
+}
+
+async fn write_metrics(
+    context: &Context,
+    path: &Path,
+    started: Timestamp,
+    ended: &Result<Ended>,
+    known: &Known,
+) -> Result<()> {
+    let manifest = match &known.lake {
+        // The figures of the run matter more than those of a lake that does not answer any more.
+        Some(lake) => lake.latest().await.ok(),
+        None => None,
     };
-    let schemas = Schemas::load(&config.schemas)?;
-    if schemas.table(Stream::Tickets).is_none() {
-        return Err(Error::config("no schema declares the tickets")
-            .with_context("file", config.schemas.join("tickets.toml").display())
-            .with_hint("`counterfoil init FOLDER` writes the shipped schemas; copy tickets.toml from there"));
+    // A run that failed has told the lake only what it got.
+    let is_own = |run: &&Arc<RunRecord>| run.started_ms >= started.as_millisecond() && run.outcome == "failed";
+    let failed = manifest.iter().filter_map(|manifest| manifest.runs.last()).find(is_own);
+    metrics::write(
+        path,
+        &Figures {
+            started,
+            ended: context.clock.now(),
+            exit_code: match ended {
+                Ok(Ended::Done) => 0,
+                Ok(Ended::Interrupted) => INTERRUPTED,
+                Err(error) => error.kind().exit_code(),
+            },
+            run: known.run.as_ref().or(failed.map(AsRef::as_ref)),
+            rates: known.rates,
+            manifest: manifest.as_deref(),
+        },
+    )
+}
+
+async fn watched(context: &Context, arguments: &Arguments, known: &mut Known) -> Result<Ended> {
+    let mut config = context.settings()?;
+    if known.metrics_file.is_none()
+        && let Some(path) = config.metrics_file.clone()
+    {
+        metrics::check(&path)?;
+        known.metrics_file = Some(path);
     }
-    let policy = Policy::compile(&schemas)?;
+    let settings = arguments.scope.settings(&mut config)?;
+    let settings = ExtractSettings { max_requests: arguments.max_requests, ..settings };
+    known.rates = Some(config.source.rates());
+    let policy = policy(&config)?;
     let client = client(context, &config)?;
     let lake = context.lake(&config).await?;
-    // A report that cannot be written is told before hours are spent, not after.
+    known.lake = Some(lake.clone());
     let pending = arguments.report.as_deref().map(PendingReport::create).transpose()?;
     // The run ends by itself when it is interrupted: it says what it has, and gives the lease back.
     let is_interrupted = AtomicBool::new(false);
@@ -84,9 +139,13 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<Ende
         interruption().await;
         is_interrupted.store(true, Ordering::Relaxed);
     };
-    let report = extract(context, &policy, &client, &lake, &settings, stop).await?;
+    let report = extract(context, &policy, &client, &lake, &settings, stop).await;
+    let rates = Rates::of(&client.budget_state());
+    known.rates = Some(rates);
+    let report = report?;
+    known.run = Some(report.run.clone());
     if !context.quiet {
-        for line in summary(&report) {
+        for line in summary(&report, &rates) {
             say(&line);
         }
         if report.complete {
@@ -100,6 +159,37 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<Ende
         return Ok(Ended::Interrupted);
     }
     report.into_result().map(|_| Ended::Done)
+}
+
+impl Scope {
+    /// Applies the flags to the settings, and returns those of the run.
+    pub(super) fn settings(&self, config: &mut Config) -> Result<ExtractSettings> {
+        if let Some(share) = self.share {
+            if !(share > 0.0 && share <= 1.0) {
+                return Err(Error::config("--share must be above 0 and at most 1").with_context("value", share));
+            }
+            config.source.share = Some(share);
+        }
+        if let (Some(since), Some(until)) = (self.since, self.until)
+            && since >= until
+        {
+            return Err(Error::config("--since is not before --until")
+                .with_context("since", since)
+                .with_context("until", until));
+        }
+        Ok(ExtractSettings { since: self.since, until: self.until, full: self.full, ..config.extract.clone() })
+    }
+}
+
+/// Compiles the policy of the settings, which must declare the tickets.
+pub(super) fn policy(config: &Config) -> Result<Policy> {
+    let schemas = Schemas::load(&config.schemas)?;
+    if schemas.table(Stream::Tickets).is_none() {
+        return Err(Error::config("no schema declares the tickets")
+            .with_context("file", config.schemas.join("tickets.toml").display())
+            .with_hint("`counterfoil init FOLDER` writes the shipped schemas; copy tickets.toml from there"));
+    }
+    Policy::compile(&schemas)
 }
 
 /// Makes the client of the settings.
@@ -118,7 +208,7 @@ pub(super) async fn extract(
     settings: &ExtractSettings,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<RunReport> {
-    let bar = Bar::new(context.quiet);
+    let bar = Bar::new(context, client);
     let report = extract::run(client, policy, lake, &context.clock, settings, &bar, stop).await;
     bar.clear();
     report
@@ -158,7 +248,7 @@ pub(super) fn changes(run: &StreamRun) -> String {
 const NAMED_FIELDS: usize = 5;
 
 /// Says in a few lines what a run did and cost.
-fn summary(report: &RunReport) -> Vec<String> {
+fn summary(report: &RunReport, rates: &Rates) -> Vec<String> {
     let mut lines = Vec::new();
     for run in &report.run.streams {
         let counts = changes(run);
@@ -184,13 +274,20 @@ fn summary(report: &RunReport) -> Vec<String> {
         let named = undeclared.iter().take(NAMED_FIELDS).map(String::as_str).collect::<Vec<_>>().join(", ");
         lines.push(format!("dropped, because no schema declares it: {named}{more}"));
     }
+    let waits: Vec<String> =
+        report.ledger.waited.iter().map(|(reason, wait)| format!("{reason} {:.1} s", wait.as_secs_f64())).collect();
+    let waits =
+        if waits.is_empty() { "waited for nothing".to_owned() } else { format!("waited: {}", waits.join(", ")) };
     lines.push(format!(
-        "{} requests{rate}; waited {:.1} s for the budget; run {} {}",
+        "{} requests{rate}, {} planned; {waits}; run {} {}",
         grouped(report.run.requests.values().sum()),
-        report.run.waited_ms as f64 / 1_000.0,
+        grouped(report.run.planned.values().sum()),
         report.run.id,
         report.run.outcome,
     ));
+    if !report.complete {
+        lines.push(left(report, rates));
+    }
     lines
 }
 
@@ -206,11 +303,25 @@ fn told(attribute: &AttributeRun) -> String {
     }
 }
 
-const fn reason(reason: Reason) -> &'static str {
-    match reason {
-        Reason::Undeclared => "undeclared",
-        Reason::Mismatch => "not of its column's type",
+/// Says what a run did not reach, what that should cost, and how to go on.
+fn left(report: &RunReport, rates: &Rates) -> String {
+    let left = report.left();
+    let mut parts = Vec::new();
+    if left.records > 0 {
+        let (lasting, _) = rates.duration(left.requests, left.requests);
+        parts.push(format!(
+            "about {} records, {} requests and {:.0} minutes",
+            grouped(left.records),
+            grouped(left.requests),
+            (lasting.as_secs_f64() / 60.0).ceil(),
+        ));
     }
+    if !report.unreached.is_empty() {
+        let names: Vec<&str> = report.unreached.iter().map(|stream| stream.table()).collect();
+        parts.push(format!("all of {} (`counterfoil plan` prices it)", names.join(" and ")));
+    }
+    let parts = if parts.is_empty() { "what could not be proven".to_owned() } else { parts.join("; and ") };
+    format!("left: {parts}; run the extract again, it goes on from there")
 }
 
 /// The report's file beside its place, renamed when it is whole: whoever watches the place sees nothing half-written.
@@ -227,8 +338,7 @@ impl<'a> PendingReport<'a> {
     }
 
     fn write(mut self, report: &RunReport) -> Result<()> {
-        let json = report_json(report);
-        serde_json::to_writer_pretty(&mut self.file, &json)
+        serde_json::to_writer_pretty(&mut self.file, &report.to_json())
             .map_err(|source| failed_report(self.path, source.into()))?;
         self.file.persist(self.path).map_err(|error| failed_report(self.path, error.error))?;
         Ok(())
@@ -237,28 +347,4 @@ impl<'a> PendingReport<'a> {
 
 fn failed_report(path: &Path, source: std::io::Error) -> Error {
     Error::config("failed to write the report").with_context("file", path.display()).with_source(source)
-}
-
-fn report_json(report: &RunReport) -> serde_json::Value {
-    let quarantine: Vec<_> = report
-        .quarantine
-        .iter()
-        .map(|(stream, field)| {
-            serde_json::json!({
-                "stream": stream.table(),
-                "field": field.path,
-                "type": field.json_type,
-                "reason": reason(field.reason),
-                "count": field.count,
-            })
-        })
-        .collect();
-    let waits: BTreeMap<_, _> = report.ledger.waited.iter().map(|(name, wait)| (name, wait.as_secs_f64())).collect();
-    serde_json::json!({
-        "run": report.run,
-        "complete": report.complete,
-        "requests_per_100_tickets": report.requests_per_100_tickets,
-        "waited_seconds": waits,
-        "quarantine": quarantine,
-    })
 }

@@ -1,5 +1,6 @@
 //! `counterfoil lake`: what the lake holds.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
@@ -8,8 +9,11 @@ use jiff::Timestamp;
 use super::{Context, grouped, print};
 use crate::error::Result;
 use crate::lake::manifest::{DataFile, Manifest};
-use crate::lake::run::RunRecord;
+use crate::lake::run::{RunRecord, StreamRun};
 use crate::model::Stream;
+
+/// Holes of a stream that the history names.
+const SHOWN_HOLES: usize = 5;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -92,9 +96,26 @@ fn history(manifest: &Arc<Manifest>, limit: usize) -> String {
             run.outcome,
             grouped(changed),
             grouped(run.requests.values().sum()),
-        )
+        ) + &run.streams.iter().map(holes).collect::<String>()
     };
     manifest.runs.iter().rev().take(limit).map(line).collect()
+}
+
+/// Says what a run left unproven of a stream; the next one walks it again.
+fn holes(stream: &StreamRun) -> String {
+    let line =
+        |hole: &(i64, i64)| format!("  {:<10} not proven from {} to {}\n", stream.stream, time(hole.0), time(hole.1));
+    let mut lines: String = stream.holes_ms.iter().take(SHOWN_HOLES).map(line).collect();
+    let more = stream.holes_ms.len().saturating_sub(SHOWN_HOLES);
+    if more > 0 {
+        let _ = writeln!(lines, "  {:<10} and {more} more: SELECT holes FROM runs", stream.stream);
+    }
+    if stream.rejected > 0 {
+        let ids: Vec<&str> = stream.rejected_records.iter().filter_map(|record| record.id.as_deref()).take(3).collect();
+        let ids = if ids.is_empty() { String::new() } else { format!(", the first {}", ids.join(", ")) };
+        let _ = writeln!(lines, "  {:<10} {} records did not decode{ids}", stream.stream, grouped(stream.rejected));
+    }
+    lines
 }
 
 fn files(manifest: &Arc<Manifest>, only: Option<Stream>) -> String {

@@ -34,7 +34,7 @@ const KNOWN: [(&str, &[&str]); 6] = [
     ("keys", &["root"]),
     ("policy", &["schemas"]),
     ("query", &["library", "memory"]),
-    ("extract", &["overlap", "index_lag", "concurrency", "small_every"]),
+    ("extract", &["overlap", "index_lag", "concurrency", "small_every", "metrics_file"]),
 ];
 
 const PREFIX: &str = "COUNTERFOIL_";
@@ -189,6 +189,7 @@ impl Settings {
             queries: folder(self.text("query", "library")?, "queries"),
             query,
             extract,
+            metrics_file: self.text("extract", "metrics_file")?.map(|path| base.join(path)),
             base,
         })
     }

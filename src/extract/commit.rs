@@ -10,9 +10,11 @@ use tokio::sync::mpsc;
 use crate::clock::SharedClock;
 use crate::error::Result;
 use crate::extract::plan::{MOST_RANGES, Plan, RangeSet};
+use crate::extract::price::{Model, Price};
 use crate::extract::prove::Proof;
 use crate::extract::walk::{Closed, Step};
 use crate::extract::{Event, Progress, Run};
+use crate::kustomer::Endpoint;
 use crate::lake::manifest::Watermark;
 use crate::lake::run::{LISTED_REJECTED, RejectedRecord, StreamRun};
 use crate::lake::{Lake, RowCounts, Transaction};
@@ -46,6 +48,9 @@ pub(super) struct Committer<'a> {
     committed: Timestamp,
     proof: Proof,
     run: StreamRun,
+    model: Model,
+    /// Searches that the ranges should take, by what they promised when they began.
+    pub(super) planned: Price,
 }
 
 impl<'a> Committer<'a> {
@@ -56,6 +61,7 @@ impl<'a> Committer<'a> {
         plan: Plan,
         archived: RangeSet,
         empty: RedactedBatch,
+        model: Model,
     ) -> Self {
         let range_ms = plan.ranges.hull();
         let mut transaction = run.lake.transaction();
@@ -81,6 +87,8 @@ impl<'a> Committer<'a> {
             committed: run.clock.now(),
             proof: Proof::default(),
             run: StreamRun { stream: stream.table().to_owned(), range_ms, ..StreamRun::default() },
+            model,
+            planned: Price::default(),
         }
     }
 
@@ -88,7 +96,12 @@ impl<'a> Committer<'a> {
     pub(super) async fn receive(&mut self, mut steps: mpsc::Receiver<Step<RedactedBatch>>) -> Result<()> {
         while let Some(step) = steps.recv().await {
             match step {
-                Step::Promised(promised) => self.progress.on(Event::Promised { stream: self.stream, promised }),
+                Step::Promised { archive, promised } => {
+                    self.run.expected += promised;
+                    let endpoint = if archive { Endpoint::ArchiveSearch } else { Endpoint::Search };
+                    self.planned.add(endpoint, self.model.searches(promised));
+                    self.progress.on(Event::Promised { stream: self.stream, promised });
+                }
                 Step::Rows { rows, keep } => self.rows(&rows, keep)?,
                 Step::Closed(closed) => self.close(closed),
             }

@@ -145,7 +145,7 @@ fn whole(stream: Stream, reading: Reading, received: u64) -> Whole {
 }
 
 /// Returns where a small stream's list begins, at the largest page that the API documents.
-const fn list(stream: Stream) -> Option<(Endpoint, &'static str)> {
+pub(super) const fn list(stream: Stream) -> Option<(Endpoint, &'static str)> {
     Some(match stream {
         Stream::Users => (Endpoint::Users, "/v1/users?page=1&pageSize=500"),
         Stream::Teams => (Endpoint::Teams, "/v1/teams?page=1&pageSize=500"),

@@ -124,8 +124,8 @@ pub(super) trait Forked {
 /// A step of a walk, in its order.
 #[derive(Debug)]
 pub(super) enum Step<R> {
-    /// A range begins and holds so many records.
-    Promised(u64),
+    /// A range, of search or of the archive, begins and holds so many records.
+    Promised { archive: bool, promised: u64 },
     /// Rows arrived; `keep` tells by position which were not sent before.
     Rows { rows: R, keep: Vec<bool> },
     /// A stretch is walked.
@@ -188,7 +188,7 @@ impl<'a, S: PageSource> Walker<'a, S> {
             let end = pace.end_ms(start, to_ms);
             let page = self.first_page(start, end).await?;
             if !std::mem::replace(&mut is_promised, true) {
-                self.step(Step::Promised(page.total)).await?;
+                self.step(Step::Promised { archive, promised: page.total }).await?;
             }
             start = self.chain(start, end, &mut to_ms, page, &mut pace).await?;
         }

@@ -82,6 +82,8 @@ struct Inner {
     last_request: AtomicU64,
     /// How far this machine's clock is ahead of the source's, by the `Date` of its last answer.
     ahead: Mutex<SignedDuration>,
+    /// The same as it was measured, behind or ahead.
+    offset: Mutex<Option<SignedDuration>>,
     source_clock: Mutex<SourceClock>,
     largest_body_bytes: usize,
 }
@@ -150,6 +152,7 @@ impl Client {
                 ledger: Mutex::new(Ledger::default()),
                 last_request: AtomicU64::new(u64::MAX),
                 ahead: Mutex::new(SignedDuration::ZERO),
+                offset: Mutex::default(),
                 source_clock: Mutex::default(),
                 largest_body_bytes: LARGEST_BODY_BYTES,
             }),
@@ -236,6 +239,13 @@ impl Client {
     #[must_use]
     pub fn source_now(&self) -> Timestamp {
         self.inner.source_now()
+    }
+
+    /// Returns how far this machine's clock is ahead of the source's (behind: negative), to a second or two, by the `Date` of
+    /// its last answer; nothing before the first.
+    #[must_use]
+    pub fn clock_offset(&self) -> Option<SignedDuration> {
+        *self.inner.offset.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns what was asked so far.
@@ -443,6 +453,7 @@ impl Inner {
     fn learn_time(&self, response: &reqwest::Response, sent: Duration) -> Option<Timestamp> {
         let date = date_of(response.headers())?;
         let ahead = self.clock.now().duration_since(date) - SignedDuration::from_secs(1);
+        *self.offset.lock().unwrap_or_else(PoisonError::into_inner) = Some(ahead);
         let ahead = if ahead < CLOCK_TOLERANCE { SignedDuration::ZERO } else { ahead };
         let mut known = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
         if known.is_zero() && !ahead.is_zero() {

@@ -87,6 +87,25 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// Returns the role of a permission set that serves instead of [`role`](Self::role), where one is documented.
+    #[must_use]
+    pub const fn permission(self) -> Option<&'static str> {
+        match self {
+            Self::Login | Self::CurrentToken | Self::Teams | Self::Tags | Self::Queues | Self::Brands => None,
+            Self::Search | Self::ArchiveSearch => Some("org.permission.search.create"),
+            Self::Conversations => Some("org.permission.conversation.read"),
+            Self::Customers => Some("org.permission.customer.read"),
+            Self::Messages => Some("org.permission.message.read"),
+            Self::Notes => Some("org.permission.note.read"),
+            Self::Attachments => Some("org.permission.attachment.read"),
+            Self::Users => Some("org.permission.user.read"),
+            Self::Slas => Some("org.permission.sla.read"),
+            Self::Metadata => Some("org.permission.metadata.read"),
+        }
+    }
+}
+
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

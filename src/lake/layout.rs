@@ -65,6 +65,11 @@ pub(super) fn extract_lease(number: u64) -> Path {
     Path::from(format!("{EXTRACT_LEASE}/{number:020}"))
 }
 
+/// A name for an object that is removed as soon as it is made.
+pub(super) fn probe(clock: &dyn Clock) -> Path {
+    Path::from(format!("leases/probe-{}", new_uuid(clock)))
+}
+
 /// A name for a new data file: unique, and ordered by time.
 pub(super) fn new_data_file(stream: Stream, clock: &dyn Clock) -> String {
     format!("data/{}/{}.parquet", stream.table(), new_uuid(clock))

@@ -39,6 +39,24 @@ struct Terms {
     expires_ms: i64,
 }
 
+/// Who holds the lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Host, process, run.
+    pub name: String,
+    /// Since when, milliseconds since 1970.
+    pub taken_ms: i64,
+    /// Until when, unless it is extended, milliseconds since 1970.
+    pub expires_ms: i64,
+}
+
+/// Returns who holds the lease; nobody when it is free or has expired.
+pub(super) async fn holder(store: &dyn ObjectStore, now_ms: i64) -> Result<Option<Holder>> {
+    let Some(number) = list(store).await?.last().copied() else { return Ok(None) };
+    let terms = read(store, number).await?.filter(|terms| is_live(terms, now_ms));
+    Ok(terms.map(|Terms { holder, taken_ms, expires_ms, .. }| Holder { name: holder, taken_ms, expires_ms }))
+}
+
 /// The lease, given back by [`release`](Self::release), taken over by others once it has expired.
 #[derive(Debug)]
 pub struct Lease {

@@ -26,6 +26,20 @@ pub struct RunRecord {
     /// Tables of small streams that were read recently enough and not asked for again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_due: Vec<String>,
+    /// Requests per endpoint that the run expected to need, of the streams that it began; empty in records of older
+    /// programs.
+    #[serde(default)]
+    pub planned: BTreeMap<String, u64>,
+    /// Time spent waiting, milliseconds, by reason: `org budget`, `search budget`, `reserve`, `rate limited`, `retry`;
+    /// empty in records of older programs.
+    #[serde(default)]
+    pub waits_ms: BTreeMap<String, u64>,
+    /// Requests that gave nothing, by cause; empty in records of older programs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failed: BTreeMap<String, u64>,
+    /// Bytes of bodies received, decompressed, per endpoint; empty in records of older programs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub received_bytes: BTreeMap<String, u64>,
     /// What the source allowed of a search page; the next run begins with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caps: Option<SourceCaps>,
@@ -81,9 +95,34 @@ pub struct StreamRun {
     pub holes_ms: Vec<(i64, i64)>,
     /// XOR of SHA-256 over `id:rev`, hex, of the distinct records.
     pub digest: String,
+    /// Records that lay in the range when the stream began; what it did not reach is missing from `promised`.
+    #[serde(default)]
+    pub expected: u64,
+    /// Fields that were seen and not stored as declared.
+    #[serde(default)]
+    pub quarantined: u64,
     /// Custom attributes that are new or changed at the source.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attributes: Vec<AttributeRun>,
+}
+
+/// Records that did not decode which a run lists.
+pub const LISTED_REJECTED: usize = 100;
+
+/// A record that did not decode: where it is and what is wrong with it, and nothing of what it holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectedRecord {
+    /// Its id, where it has a valid one.
+    pub id: Option<String>,
+    /// Its `updated_at`, milliseconds since 1970, where it has a valid one.
+    pub updated_at_ms: Option<i64>,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A custom attribute that is new or changed at the source.
@@ -105,23 +144,4 @@ pub struct AttributeRun {
     /// The column that held it, and keeps what it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
-}
-
-/// Records that did not decode which a run lists.
-pub const LISTED_REJECTED: usize = 100;
-
-/// A record that did not decode: where it is and what is wrong with it, and nothing of what it holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RejectedRecord {
-    /// Its id, where it has a valid one.
-    pub id: Option<String>,
-    /// Its `updated_at`, milliseconds since 1970, where it has a valid one.
-    pub updated_at_ms: Option<i64>,
-    /// What is wrong with it.
-    pub reason: String,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
-const fn is_zero(count: &u64) -> bool {
-    *count == 0
 }

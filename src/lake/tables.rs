@@ -7,9 +7,13 @@
 //! | `ticket_versions`, `customer_versions` | every revision and tombstone |
 //! | `runs` | one per run and stream, from the manifest |
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
+use arrow::array::{
+    ArrayRef, BooleanArray, Int64Array, Int64Builder, MapBuilder, RecordBatch, StringArray, StringBuilder,
+    TimestampMillisecondArray,
+};
 use arrow::datatypes::{Field, Schema};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
@@ -64,7 +68,7 @@ pub(super) fn runs(manifest: &Manifest) -> Result<Arc<dyn TableProvider>> {
         })
         .collect();
     let count = |of: fn(&StreamRun) -> u64| numbers(rows.iter().map(|row| row.stream.map(of)));
-    let columns: [(&str, &str, ArrayRef); 18] = [
+    let columns: [(&str, &str, ArrayRef); 25] = [
         ("run_id", "Id of the run", texts(rows.iter().map(|row| Some(row.run.id.as_str())))),
         ("started_at", "Start", times(rows.iter().map(|row| Some(row.run.started_ms)))),
         ("ended_at", "End", times(rows.iter().map(|row| row.run.ended_ms))),
@@ -103,10 +107,26 @@ pub(super) fn runs(manifest: &Manifest) -> Result<Arc<dyn TableProvider>> {
             "Time the run waited for the budget, milliseconds",
             numbers(rows.iter().map(|row| Some(row.run.waited_ms))),
         ),
+        ("expected", "Records in the range when the stream began", count(|stream| stream.expected)),
+        ("quarantined", "Fields seen and not stored as declared", count(|stream| stream.quarantined)),
+        ("requests", "Requests of the run by endpoint", counts(rows.iter().map(|row| &row.run.requests))?),
+        (
+            "requests_planned",
+            "Requests by endpoint that the run expected to need",
+            counts(rows.iter().map(|row| &row.run.planned))?,
+        ),
+        ("waits_ms", "Time the run waited by reason, milliseconds", counts(rows.iter().map(|row| &row.run.waits_ms))?),
+        (
+            "requests_failed",
+            "Requests of the run that gave nothing, by cause",
+            counts(rows.iter().map(|row| &row.run.failed))?,
+        ),
+        (
+            "received_bytes",
+            "Bytes of bodies that the run received, by endpoint",
+            counts(rows.iter().map(|row| &row.run.received_bytes))?,
+        ),
     ];
-    let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
-        Error::internal("failed to make the table of runs").with_source(error)
-    };
     let fields: Vec<Field> = columns
         .iter()
         .map(|(name, description, values)| {
@@ -138,6 +158,23 @@ fn texts<'a>(values: impl Iterator<Item = Option<&'a str>>) -> ArrayRef {
 
 fn numbers(values: impl Iterator<Item = Option<u64>>) -> ArrayRef {
     Arc::new(values.map(|value| value.map(|value| i64::try_from(value).unwrap_or(i64::MAX))).collect::<Int64Array>())
+}
+
+/// Makes a column of maps: names to counts.
+fn counts<'a>(values: impl Iterator<Item = &'a BTreeMap<String, u64>>) -> Result<ArrayRef> {
+    let mut maps = MapBuilder::new(None, StringBuilder::new(), Int64Builder::new());
+    for counts in values {
+        for (name, count) in counts {
+            maps.keys().append_value(name);
+            maps.values().append_value(i64::try_from(*count).unwrap_or(i64::MAX));
+        }
+        maps.append(true).map_err(|error| failed(error.into()))?;
+    }
+    Ok(Arc::new(maps.finish()))
+}
+
+fn failed(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    Error::internal("failed to make the table of runs").with_source(error)
 }
 
 fn times(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {

@@ -11,15 +11,18 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// A folder made by `counterfoil init`, and the sandbox that its settings are pointed at.
-struct Bench {
-    folder: TempDir,
-    sandbox: Sandbox,
+pub(crate) struct Bench {
+    pub(crate) folder: TempDir,
+    pub(crate) sandbox: Sandbox,
 }
 
 impl Bench {
-    async fn new(tickets: u64) -> Self {
+    pub(crate) async fn new(tickets: u64) -> Self {
+        Self::with(SandboxSettings { tickets, customers: (tickets / 3).max(1), ..SandboxSettings::default() }).await
+    }
+
+    pub(crate) async fn with(settings: SandboxSettings) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let settings = SandboxSettings { tickets, customers: (tickets / 3).max(1), ..SandboxSettings::default() };
         let sandbox = Sandbox::start(settings, Arc::new(SystemClock)).await.unwrap();
         let bench = Self { folder, sandbox };
         // `init` refuses a folder that has its files; a temporary folder is empty.
@@ -28,11 +31,11 @@ impl Bench {
         bench
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_counterfoil"));
         command
             .args(arguments)
@@ -46,22 +49,22 @@ impl Bench {
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
 
-    fn run_with(&self, environment: &[(&str, &str)], arguments: &[&str]) -> Output {
+    pub(crate) fn run_with(&self, environment: &[(&str, &str)], arguments: &[&str]) -> Output {
         self.command(arguments).envs(environment.iter().copied()).output().unwrap()
     }
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Asserts the exit code, one `error:` line that holds every word, and an empty standard output.
 #[track_caller]
-fn assert_fails(output: &Output, code: i32, words: &[&str]) {
+pub(crate) fn assert_fails(output: &Output, code: i32, words: &[&str]) {
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{stderr}");
     assert_eq!(stderr.lines().filter(|line| line.starts_with("error:")).count(), 1, "one clear error:\n{stderr}");
@@ -73,7 +76,7 @@ fn assert_fails(output: &Output, code: i32, words: &[&str]) {
 }
 
 /// Names and sizes of all that stands under a folder, but the leases: who asked when is no content.
-fn listing(folder: &Path) -> Vec<(String, u64)> {
+pub(crate) fn listing(folder: &Path) -> Vec<(String, u64)> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(folder) = folders.pop() {

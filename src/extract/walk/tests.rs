@@ -262,7 +262,7 @@ fn walk(model: &Shared, segment_rows: u64) -> Outcome {
             let mut outcome = Outcome::default();
             while let Some(step) = steps.recv().await {
                 match step {
-                    Step::Promised(promised) => outcome.expected += promised,
+                    Step::Promised { promised, .. } => outcome.expected += promised,
                     Step::Rows { rows, keep } => {
                         outcome.rows += rows.len() as u64;
                         let kept = rows.into_iter().zip(keep).filter(|(_, is_kept)| *is_kept);
