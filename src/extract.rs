@@ -11,20 +11,25 @@
 //! of [`run`] at any moment is safe for the same reason.
 //!
 //! Streams go one after the other: small streams (whole, those that are due), customers, tickets, times spent on tickets;
-//! definitions of custom attributes before the stream that has them. Within an incremental stream, segments are walked
-//! side by side, so that the budget and not the latency is the limit.
+//! definitions of custom attributes before the stream that has them. Then, if asked for, all ids are reconciled with the
+//! source's, and the tickets of merged customers are followed. Within an incremental stream, segments are walked side by side,
+//! so that the budget and not the latency is the limit.
 
 mod attributes;
 mod caps;
 mod commit;
+mod lookup;
+mod merges;
 mod pages;
 mod plan;
 pub mod price;
 mod prove;
 mod reading;
+mod reconcile;
 mod report;
 mod segments;
 mod small;
+mod sweep;
 mod ties;
 mod walk;
 
@@ -82,6 +87,8 @@ pub struct ExtractSettings {
     pub until: Option<Timestamp>,
     /// Walks everything again, whatever the watermark says.
     pub full: bool,
+    /// Compares all ids with the source's after the walk, and mends what differs; a request per 480 records.
+    pub reconcile: bool,
     /// Stops the run at a commit after this many requests.
     pub max_requests: Option<u64>,
     /// Rows that paging is tried for at most; 50,000, since 100 pages of 500 are documented. What the source allows is learned
@@ -108,6 +115,7 @@ impl Default for ExtractSettings {
             since: None,
             until: None,
             full: false,
+            reconcile: false,
             max_requests: None,
             result_window_rows: 50_000,
             max_pages: 100,
@@ -335,7 +343,14 @@ impl Run<'_> {
                 self.incremental(stream, &mut definitions).await?;
             }
         }
-        Ok(())
+        if self.settings.reconcile {
+            for stream in [Stream::Customers, Stream::Tickets] {
+                if declared.contains(&stream) {
+                    self.reconcile(stream, &definitions).await?;
+                }
+            }
+        }
+        self.follow_merges(&manifest, &definitions).await
     }
 
     async fn small(&mut self, declared: &[Stream], definitions: &Definitions) -> Result<()> {

@@ -21,6 +21,7 @@ mod commit;
 pub mod file;
 mod layout;
 mod lease;
+mod live;
 mod log;
 pub mod manifest;
 mod merge;
@@ -43,6 +44,7 @@ use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 pub use self::lease::{Holder, LEASE_DURATION, Lease};
+pub use self::live::LiveIds;
 pub use self::transaction::{CommitSummary, RowCounts, Transaction};
 
 use crate::clock::SharedClock;

@@ -43,6 +43,7 @@ mod decode;
 mod definitions;
 #[cfg(test)]
 mod drift;
+mod ids;
 mod json;
 mod method;
 mod names;
@@ -50,12 +51,14 @@ mod plan;
 mod quarantine;
 mod rules;
 mod scalar;
+mod tombstone;
 mod tree;
 
 pub use batch::{RecordKey, RedactedBatch, SortedRows};
 pub use custom::{AttributeChange, Change};
 pub use decode::{Decoder, PageSummary, Rejected};
 pub use definitions::Definitions;
+pub use ids::IdPage;
 pub use quarantine::{Quarantined, Reason};
 
 use plan::Plan;

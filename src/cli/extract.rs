@@ -17,7 +17,7 @@ use crate::extract::price::Rates;
 use crate::extract::{self, ExtractSettings, RunReport};
 use crate::kustomer::Client;
 use crate::lake::Lake;
-use crate::lake::run::{AttributeRun, RunRecord, StreamRun};
+use crate::lake::run::{AttributeRun, Reconciled, RunRecord, StreamRun};
 use crate::model::Stream;
 use crate::policy::{Policy, Reason};
 use crate::schema::Schemas;
@@ -45,6 +45,11 @@ pub(super) struct Scope {
 pub(super) struct Arguments {
     #[command(flatten)]
     scope: Scope,
+    /// Compare all ids with the source's, and mend what differs: records that are gone, records that were missed
+    ///
+    /// It costs about a request per 480 records, so once a week is often enough.
+    #[arg(long)]
+    reconcile: bool,
     /// Stop before more requests than this are sent; a run needs about a dozen before its first ticket
     #[arg(long, value_name = "N")]
     max_requests: Option<u64>,
@@ -126,7 +131,7 @@ async fn watched(context: &Context, arguments: &Arguments, known: &mut Known) ->
         known.metrics_file = Some(path);
     }
     let settings = arguments.scope.settings(&mut config)?;
-    let settings = ExtractSettings { max_requests: arguments.max_requests, ..settings };
+    let settings = ExtractSettings { max_requests: arguments.max_requests, reconcile: arguments.reconcile, ..settings };
     known.rates = Some(config.source.rates());
     let policy = policy(&config)?;
     let client = client(context, &config)?;
@@ -254,6 +259,14 @@ fn summary(report: &RunReport, rates: &Rates) -> Vec<String> {
         let counts = changes(run);
         let proof = if run.complete { "" } else { "; NOT proven complete" };
         lines.push(format!("{:<12} {counts}{proof}", run.stream));
+        lines.extend(run.reconciled.map(|found| reconciled(run, &found)));
+        if run.followed > 0 {
+            let (followed, moved) = (grouped(run.followed), grouped(run.moved));
+            lines.push(format!(
+                "{:<12} {followed} of customers that are no more asked for again, {moved} moved",
+                run.stream
+            ));
+        }
     }
     if !report.run.not_due.is_empty() {
         lines.push(format!("not due      {} (read within `extract.small_every`)", report.run.not_due.join(", ")));
@@ -301,6 +314,20 @@ fn told(attribute: &AttributeRun) -> String {
         (Some(column), ..) => format!("attribute {attribute} is new: column {column} ({now})"),
         (None, ..) => format!("attribute {attribute} is left out: the method of its rule does not fit the type {now}"),
     }
+}
+
+/// Says what a reconciliation found.
+fn reconciled(run: &StreamRun, found: &Reconciled) -> String {
+    let counts = [
+        (found.gone, "gone"),
+        (found.missing, "missing and fetched"),
+        (found.hidden, "there but not listed"),
+        (found.unproven, "parts NOT proven"),
+    ];
+    let counts = counts.iter().filter(|(count, _)| *count > 0);
+    let counts: Vec<String> = counts.map(|(count, word)| format!("{} {word}", grouped(*count))).collect();
+    let counts = if counts.is_empty() { "nothing differs".to_owned() } else { counts.join(", ") };
+    format!("{:<12} reconciled with {} ids of the source: {counts}", run.stream, grouped(found.swept))
 }
 
 /// Says what a run did not reach, what that should cost, and how to go on.

@@ -2,7 +2,9 @@
 //!
 //! A revision is newer than another of the same id by `updated_at`, then `rev`, then by being a tombstone, so that a
 //! search index that lags behind a deletion does not bring the record back. The order does not depend on which came
-//! first: the same records in any order and any number of transactions end in the same live rows.
+//! first: the same records in any order and any number of transactions end in the same live rows. Corrections are the
+//! exception: rows read by id, which is later than any index, supersede the same revision, so that a record whose
+//! tombstone was a mistake comes back, and a ticket that moved without a new revision moves here too.
 //!
 //! Ids are looked up in the files whose key range can hold them. Since ids begin with the time of creation and files are
 //! sorted by id, that is a row group or two of few files.
@@ -32,6 +34,8 @@ const LOOK_UPS: usize = 8;
 /// Rows of one stream in key order, each id once.
 pub(super) struct Incoming {
     rows: SortedRows,
+    /// Ids whose rows are known to differ from those of the same revision.
+    corrected: HashSet<ObjectId>,
 }
 
 impl Incoming {
@@ -39,7 +43,13 @@ impl Incoming {
     pub(super) fn try_new(batches: &[RedactedBatch]) -> Result<Self> {
         let rows = SortedRows::try_new(batches)?;
         let newest = newest_per_id(rows.keys());
-        Ok(Self { rows: if newest.true_count() == newest.len() { rows } else { rows.filter(&newest)? } })
+        let rows = if newest.true_count() == newest.len() { rows } else { rows.filter(&newest)? };
+        Ok(Self { rows, corrected: HashSet::new() })
+    }
+
+    /// Names the ids whose rows supersede those of the same revision too.
+    pub(super) fn with_corrected(self, corrected: HashSet<ObjectId>) -> Self {
+        Self { corrected, ..self }
     }
 
     pub(super) fn rows(&self) -> &SortedRows {
@@ -122,7 +132,8 @@ pub(super) async fn merge(
     let mut kept = Vec::with_capacity(ids.len());
     for key in rows.keys() {
         let old = present.get(&key.id).map_or(&[][..], Vec::as_slice);
-        let keep = old.iter().all(|old| old.gives_way_to(key));
+        let is_corrected = incoming.corrected.contains(&key.id);
+        let keep = old.iter().all(|old| old.gives_way_to(key) || (is_corrected && old.is_no_later_than(key)));
         kept.push(keep);
         merged.counts.add(key, keep, !old.is_empty());
         for old in old.iter().filter(|_| keep) {
@@ -150,6 +161,11 @@ impl Present {
             // Without any revision nothing shows that the record is the same.
             Ordering::Equal => !self.current || (incoming.rev.is_none() && incoming.updated_at_ms.is_none()),
         }
+    }
+
+    /// Tells whether the revision is the same or an earlier one, deleted or not.
+    fn is_no_later_than(&self, incoming: &RecordKey) -> bool {
+        (self.key.updated_at_ms, self.key.rev) <= (incoming.updated_at_ms, incoming.rev)
     }
 }
 

@@ -40,6 +40,10 @@ pub struct RunRecord {
     /// Bytes of bodies received, decompressed, per endpoint; empty in records of older programs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub received_bytes: BTreeMap<String, u64>,
+    /// Version of the lake up to which the tickets of deleted and merged customers were followed; absent when this run
+    /// did not get to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub followed_version: Option<u64>,
     /// What the source allowed of a search page; the next run begins with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caps: Option<SourceCaps>,
@@ -104,6 +108,30 @@ pub struct StreamRun {
     /// Custom attributes that are new or changed at the source.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attributes: Vec<AttributeRun>,
+    /// What a reconciliation by ids found; absent when the run made none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconciled: Option<Reconciled>,
+    /// Tickets of customers that were deleted or merged, asked for again by id.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub followed: u64,
+    /// Of those, tickets that belong to another customer now.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub moved: u64,
+}
+
+/// What a reconciliation found, in records of one stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reconciled {
+    /// Ids that the source listed.
+    pub swept: u64,
+    /// Live in the lake and not there any more, or marked as deleted: they got their tombstones.
+    pub gone: u64,
+    /// Not live in the lake though the run's range was complete: they were fetched.
+    pub missing: u64,
+    /// Live in the lake and not listed by search, but there when asked for by id: they stay.
+    pub hidden: u64,
+    /// Parts of the range that could not be proven; what the lake holds of them was left as it is.
+    pub unproven: u64,
 }
 
 /// Records that did not decode which a run lists.

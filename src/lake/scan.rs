@@ -16,6 +16,7 @@ mod find;
 #[cfg(test)]
 pub(in crate::lake) mod fixtures;
 mod guard;
+mod ids;
 mod reader;
 
 use std::sync::Arc;
@@ -54,6 +55,7 @@ use reader::{Access, Pinned, PinnedReaders};
 pub use cache::MetadataCache;
 pub(in crate::lake) use cache::{IdFilter, fingerprint};
 pub use find::{FoundKey, find_keys};
+pub use ids::FileIds;
 
 /// The URL under which DataFusion looks up a store for our files; it only has to resolve, our readers bring their own.
 const STORE_URL: &str = "counterfoil://lake";

@@ -3,6 +3,7 @@
 //! This file holds what the simulations share and single cases of behaviour.
 
 mod crashes;
+mod live;
 mod random;
 mod rivals;
 

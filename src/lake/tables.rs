@@ -21,7 +21,7 @@ use jiff::Timestamp;
 
 use crate::error::{Error, Result};
 use crate::lake::manifest::Manifest;
-use crate::lake::run::{RunRecord, StreamRun};
+use crate::lake::run::{Reconciled, RunRecord, StreamRun};
 use crate::lake::scan::View;
 use crate::model::Stream;
 
@@ -68,7 +68,10 @@ pub(super) fn runs(manifest: &Manifest) -> Result<Arc<dyn TableProvider>> {
         })
         .collect();
     let count = |of: fn(&StreamRun) -> u64| numbers(rows.iter().map(|row| row.stream.map(of)));
-    let columns: [(&str, &str, ArrayRef); 25] = [
+    let found = |of: fn(Reconciled) -> u64| {
+        numbers(rows.iter().map(|row| row.stream.and_then(|stream| stream.reconciled).map(of)))
+    };
+    let columns: [(&str, &str, ArrayRef); 29] = [
         ("run_id", "Id of the run", texts(rows.iter().map(|row| Some(row.run.id.as_str())))),
         ("started_at", "Start", times(rows.iter().map(|row| Some(row.run.started_ms)))),
         ("ended_at", "End", times(rows.iter().map(|row| row.run.ended_ms))),
@@ -97,6 +100,10 @@ pub(super) fn runs(manifest: &Manifest) -> Result<Arc<dyn TableProvider>> {
             "What is not proven, as intervals of updated_at; none when complete",
             Arc::new(rows.iter().map(|row| row.stream.and_then(holes)).collect::<StringArray>()),
         ),
+        ("swept", "Ids that a reconciliation compared", found(|found| found.swept)),
+        ("gone", "Records that a reconciliation found gone", found(|found| found.gone)),
+        ("missing", "Records that a reconciliation found missing, and fetched", found(|found| found.missing)),
+        ("moved", "Tickets that followed a merged customer", count(|stream| stream.moved)),
         (
             "requests_total",
             "Requests of the run, all streams",

@@ -9,7 +9,7 @@
 //! Nothing is visible before the commit object is there, and it is put last. What a crash leaves behind are data files
 //! that no commit names. Work that is repeated finds its rows and leaves them out, so repeating is always safe.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use crate::lake::merge::{self, Incoming};
 use crate::lake::run::RunRecord;
 use crate::lake::scan::IdFilter;
 use crate::lake::{Inner, WRITER, layout, store};
-use crate::model::Stream;
+use crate::model::{ObjectId, Stream};
 use crate::policy::{RedactedBatch, SortedRows};
 
 /// Times that a commit starts again after it lost a race. Each loss means that another writer won, so only a crowd of
@@ -46,6 +46,8 @@ pub struct Transaction {
 struct Pending {
     whole: bool,
     batches: Vec<RedactedBatch>,
+    /// Ids whose rows supersede what is there of the same revision too.
+    corrected: HashSet<ObjectId>,
 }
 
 impl fmt::Debug for Transaction {
@@ -94,11 +96,21 @@ impl Transaction {
         self.tables.entry(rows.stream()).or_default().batches.push(rows);
     }
 
+    /// Upserts rows that were read by id just now and differ from what the lake has, though their revision may be the same.
+    ///
+    /// They supersede rows of the same `updated_at` and `rev`, tombstones too, and give way to later ones like any other.
+    /// That they differ is the caller's knowledge: a row that does not is written again.
+    pub fn correct(&mut self, rows: RedactedBatch) {
+        let pending = self.tables.entry(rows.stream()).or_default();
+        pending.corrected.extend(rows.keys().iter().map(|key| key.id));
+        pending.batches.push(rows);
+    }
+
     /// Replaces a whole small table, unless it is the same already.
     ///
     /// Rows of the stream given before are dropped; rows appended afterwards join the new table.
     pub fn replace(&mut self, rows: RedactedBatch) {
-        self.tables.insert(rows.stream(), Pending { whole: true, batches: vec![rows] });
+        self.tables.insert(rows.stream(), Pending { whole: true, batches: vec![rows], ..Pending::default() });
     }
 
     /// Moves a watermark.
@@ -122,7 +134,7 @@ impl Transaction {
         let Self { lake, tables, watermarks, runs } = self;
         let mut tables = tables
             .into_iter()
-            .map(|(stream, pending)| TableChange::try_new(stream, &pending))
+            .map(|(stream, pending)| TableChange::try_new(stream, pending))
             .collect::<Result<Vec<_>>>()?;
         let id = layout::new_uuid(lake.clock.as_ref()).to_string();
         let mut base = lake.log.latest().await?;
@@ -187,8 +199,8 @@ struct TableChange {
 }
 
 impl TableChange {
-    fn try_new(stream: Stream, pending: &Pending) -> Result<Self> {
-        let incoming = Incoming::try_new(&pending.batches)?;
+    fn try_new(stream: Stream, pending: Pending) -> Result<Self> {
+        let incoming = Incoming::try_new(&pending.batches)?.with_corrected(pending.corrected);
         Ok(Self { stream, whole: pending.whole, incoming, written: None })
     }
 

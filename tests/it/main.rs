@@ -14,6 +14,7 @@ mod operations;
 mod pipeline;
 mod price;
 mod readme;
+mod reconcile;
 mod sql;
 mod tidy;
 mod world;

@@ -133,7 +133,7 @@ pub async fn find_keys<S: BuildHasher>(
 }
 
 /// Keeps the kind of an error of ours that went through the decoder; every other failure of a decoder means damage.
-fn located(cause: ParquetError, file: &DataFile) -> Error {
+pub(super) fn located(cause: ParquetError, file: &DataFile) -> Error {
     match cause {
         ParquetError::External(inner) => match inner.downcast::<Error>() {
             Ok(error) => *error,
