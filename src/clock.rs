@@ -46,6 +46,9 @@ impl Clock for SystemClock {
 }
 
 /// A clock that moves only when told to; a sleep moves it by its length and returns at once.
+///
+/// So tasks that sleep side by side move it one after the other, by the sum of their sleeps; and a sleep as a time limit on
+/// something else always ends first.
 #[derive(Debug)]
 pub struct ManualClock {
     state: Mutex<(Timestamp, Duration)>,

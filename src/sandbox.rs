@@ -56,7 +56,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use faults::Faults;
-pub use organisation::Organisation;
+pub use organisation::{Organisation, Truth};
 pub use spoil::Spoil;
 pub use throttled::{RateLimitBody, RetryAfter};
 pub use traffic::{Counted, Traffic};
@@ -186,6 +186,11 @@ pub struct SandboxSettings {
     pub history: Duration,
     /// Let hundreds of records share one `updatedAt` now and then, in an order that differs between requests; on by default.
     pub ties: bool,
+    /// Sizes of groups of tickets that share one `updatedAt`, each placed where the seed says; by default none. A size above
+    /// [`result_window_rows`](Self::result_window_rows) cannot be paged through.
+    pub tie_sizes: Vec<u32>,
+    /// Records that change just before each answer (most are touched, some tickets are deleted); 0 by default.
+    pub drift: u32,
     /// Failures on purpose, by default none.
     pub faults: Faults,
 }
@@ -232,6 +237,8 @@ impl Default for SandboxSettings {
             merges_touch_conversations: false,
             history: 700 * day,
             ties: true,
+            tie_sizes: Vec::new(),
+            drift: 0,
             faults: Faults::default(),
         }
     }
@@ -269,6 +276,12 @@ impl Sandbox {
             return Err(Error::config("the sandbox's history reaches back 20 years at most")
                 .with_context("days", settings.history.as_secs() / 86_400));
         }
+        let tied: u64 = settings.tie_sizes.iter().copied().map(u64::from).sum();
+        if tied > settings.tickets {
+            return Err(Error::config("the sandbox has fewer tickets than are to share a time")
+                .with_context("tickets", settings.tickets)
+                .with_context("tied", tied));
+        }
         let api = listen(settings.port).await?;
         let files = listen(0).await?;
         let base_url = url_of(&api)?;
@@ -305,6 +318,11 @@ impl Sandbox {
     /// Returns the organisation: the truth that a test compares with.
     pub fn organisation(&self) -> &Organisation {
         self.server.organisation()
+    }
+
+    /// Sets how many records change just before each answer from now on.
+    pub fn set_drift(&self, records: u32) {
+        self.server.drift.store(records, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Returns how many requests came, by route, such as `POST /v1/customers/search`.
@@ -1010,6 +1028,62 @@ mod tests {
             Ok(response) => response.bytes().await.is_err(),
             Err(_) => true,
         });
+    }
+
+    #[tokio::test]
+    async fn bad_answers_look_like_those_of_proxies_and_overloaded_servers() {
+        let faulty = |faults: &str| SandboxSettings { faults: faults.parse().unwrap(), ..generous(100) };
+        let body = json!({"queryContext": "conversation"});
+        let garbled = self::rig(faulty("garbled:1")).await.search("", &body).await;
+        assert_eq!((garbled.status, garbled.body), (200, Value::Null));
+        let html = self::rig(faulty("html:1")).await.search("", &body).await;
+        assert_eq!((html.status, html.headers["content-type"].to_str().unwrap()), (200, "text/html"));
+        let at_once = self::rig(faulty("retry_at_once:1")).await.search("", &body).await;
+        assert_eq!((at_once.status, at_once.headers["retry-after"].to_str().unwrap()), (429, "0"));
+        let short = self::rig(faulty("short:1")).await.search("pageSize=100", &body).await;
+        assert_eq!(short.body["meta"]["total"], 100);
+        assert!((50..100).contains(&ids(&short.body).len()));
+
+        let rig = self::rig(faulty("stall:1")).await;
+        let url = format!("{}/v1/tags", rig.sandbox.base_url());
+        let request = rig.http.get(url).bearer_auth(rig.sandbox.api_key()).timeout(Duration::from_millis(200));
+        assert!(request.send().await.unwrap().bytes().await.unwrap_err().is_timeout());
+    }
+
+    #[tokio::test]
+    async fn drift_changes_records_at_each_request_until_it_is_stopped() {
+        let rig = rig(SandboxSettings { drift: 3, ..generous(400) }).await;
+        let start = rig.clock.now().as_millisecond();
+        let changed = || {
+            let tickets = (0..400).map(|number| rig.oracle().ticket_truth(number));
+            let customers = (0..133).map(|number| rig.oracle().customer_truth(number));
+            let (mut changed, mut deleted) = (0, 0);
+            for truth in tickets.chain(customers).filter(|truth| truth.updated_at_ms >= start) {
+                (changed, deleted) = (changed + 1, deleted + u64::from(truth.deleted));
+            }
+            (changed, deleted)
+        };
+        for _ in 0..60 {
+            rig.get("/v1/tags").await;
+        }
+        let (touched, deleted) = changed();
+        assert!(touched > 150 && (4..30).contains(&deleted), "{touched} changed, {deleted} deleted");
+        rig.sandbox.set_drift(0);
+        rig.get("/v1/tags").await;
+        assert_eq!(changed(), (touched, deleted));
+        for number in 0..400 {
+            let (truth, record) = (rig.oracle().ticket_truth(number), rig.oracle().conversation(number));
+            let attributes = &record["attributes"];
+            assert_eq!((&record["id"], &attributes["rev"]), (&json!(truth.id), &json!(truth.rev)));
+            assert_eq!(attributes["updatedAt"], json::instant(truth.updated_at_ms));
+            assert_eq!((&attributes["status"], attributes["deleted"] == true), (&json!(truth.status), truth.deleted));
+        }
+        for number in 0..133 {
+            let (truth, record) = (rig.oracle().customer_truth(number), rig.oracle().customer(number));
+            let counts = &record["attributes"]["conversationCounts"];
+            assert_eq!(json!(truth.counts), json!([counts["open"], counts["snoozed"], counts["done"]]));
+            assert_eq!(record["attributes"]["rev"], json!(truth.rev));
+        }
     }
 
     #[tokio::test]

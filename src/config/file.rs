@@ -34,7 +34,7 @@ const KNOWN: [(&str, &[&str]); 6] = [
     ("keys", &["root"]),
     ("policy", &["schemas"]),
     ("query", &["library", "memory"]),
-    ("extract", &["overlap", "index_lag", "concurrency", "small_every", "metrics_file"]),
+    ("extract", &["overlap", "index_lag", "concurrency", "small_every", "metrics_file", "commit_rows", "page_size"]),
 ];
 
 const PREFIX: &str = "COUNTERFOIL_";
@@ -179,6 +179,12 @@ impl Settings {
         }
         if let Some(concurrency) = self.count("extract", "concurrency", 64)? {
             extract.concurrency = concurrency as usize;
+        }
+        if let Some(rows) = self.count("extract", "commit_rows", 10_000_000)? {
+            extract.commit_rows = u64::from(rows);
+        }
+        if let Some(records) = self.count("extract", "page_size", 500)? {
+            extract.page_size = records;
         }
         let folder = |text: Option<String>, default: &str| base.join(text.as_deref().unwrap_or(default));
         Ok(Config {

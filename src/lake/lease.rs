@@ -1,8 +1,11 @@
 //! The lease for extraction: one run at a time spends the source's budget.
 //!
 //! ```text
-//! leases/extract/00000000000000000007   {"format":1,"holder":"host/pid run","taken_ms":…,"expires_ms":…}
+//! leases/extract/00000000000000000007   {"format":1,"holder":"run …, process …","taken_ms":…,"expires_ms":…,"seat":{…}}
 //! ```
+//!
+//! A lease also says which process holds it, as far as another one can look that up: see [`holder`]. One whose process
+//! has ended is taken over at once by a process beside it; elsewhere it lasts until it expires.
 //!
 //! The object of the highest number is the lease. Taking it means making the next number with
 //! [`PutMode::Create`](object_store::PutMode::Create), which one taker wins, also when several find the same lease
@@ -11,6 +14,8 @@
 //!
 //! The lease saves budget, it does not guard the data: two runs that both believe to hold it (clocks apart by more than
 //! the lease lasts) still commit one after the other, and a record that comes twice is written once.
+
+mod holder;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::SharedClock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::lease::holder::Seat;
 use crate::lake::{layout, store};
 
 /// How long a lease lasts without being renewed: a crashed run blocks the next one for no longer.
@@ -37,6 +43,9 @@ struct Terms {
     holder: String,
     taken_ms: i64,
     expires_ms: i64,
+    /// The process that holds it; absent in the leases of a release that did not write it, and where it cannot be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seat: Option<Seat>,
 }
 
 /// Who holds the lease.
@@ -75,14 +84,22 @@ impl Lease {
             && let Some(terms) = read(store.as_ref(), *number).await?
             && is_live(&terms, clock.now().as_millisecond())
         {
-            return Err(held(&terms));
+            if !terms.seat.as_ref().is_some_and(Seat::has_ended) {
+                return Err(held(&terms));
+            }
+            tracing::info!(holder = terms.holder, "taking over the lease of a run whose process has ended");
         }
         let next = last.checked_add(1).ok_or_else(|| {
             Error::data("lease has a number beyond all").with_context("object", layout::extract_lease(last))
         })?;
         let now_ms = clock.now().as_millisecond();
-        let terms =
-            Terms { format: layout::FORMAT, holder: holder.to_owned(), taken_ms: now_ms, expires_ms: expiry(now_ms) };
+        let terms = Terms {
+            format: layout::FORMAT,
+            holder: holder.to_owned(),
+            taken_ms: now_ms,
+            expires_ms: expiry(now_ms),
+            seat: Seat::own(),
+        };
         let lease = Self { store, clock, number: next, terms };
         let object = layout::extract_lease(lease.number);
         if !store::create(lease.store.as_ref(), &object, lease.terms.encode()?).await? {
@@ -226,6 +243,24 @@ mod tests {
         clock.advance(LEASE_DURATION);
         take(&store, &clock, "c").await.unwrap();
         assert_eq!(list(store.as_ref()).await.unwrap(), [3]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn lease_of_an_ended_process_is_taken_at_once_and_that_of_a_living_one_is_not() {
+        let (store, clock) = setting();
+        let lease = take(&store, &clock, "crashed").await.unwrap();
+        let ended = Seat::own().unwrap().after_its_end();
+        for (seat, is_free) in [(None, false), (Seat::own(), false), (Some(ended), true)] {
+            let terms = Terms { seat, ..lease.terms.clone() };
+            store.put(&layout::extract_lease(lease.number), terms.encode().unwrap().into()).await.unwrap();
+            let taken = take(&store, &clock, "next").await;
+            assert_eq!(taken.is_ok(), is_free, "{terms:?}");
+        }
+        let read = read(store.as_ref(), 2).await.unwrap().unwrap();
+        assert_eq!((read.holder.as_str(), read.seat), ("next", Seat::own()));
+        let old = r#"{"format":1,"holder":"an earlier release","taken_ms":1,"expires_ms":2}"#;
+        assert_eq!(serde_json::from_str::<Terms>(old).unwrap().seat, None);
     }
 
     #[tokio::test]

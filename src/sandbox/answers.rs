@@ -5,6 +5,7 @@ use serde_json::json;
 use super::access::Caller;
 use super::bucket::Signer;
 use super::criteria::{Context, Search, instant_of};
+use super::dice::hash;
 use super::ids::Kind;
 use super::json::Json;
 use super::lists::{self, Meta, Page, Query};
@@ -40,6 +41,8 @@ pub(super) struct Question<'a> {
     pub(super) caller: Caller,
     /// Answer a search as one that timed out.
     pub(super) timed_out: bool,
+    /// Leave records out of a search's page.
+    pub(super) short: bool,
 }
 
 /// Answers a request.
@@ -244,7 +247,8 @@ impl<'a> Question<'a> {
         let found = search::find(&view, &search, archive, page.first(), page.size, unrest);
         let mut json = self.list(Meta::Search { timed_out: self.timed_out }, page, found.total);
         let rows = if self.timed_out { &found.rows[..found.rows.len() / 2] } else { &found.rows[..] };
-        for row in rows {
+        let left_out = |row: u64| self.short && hash(self.number, 0x7368_6f72, row).is_multiple_of(8);
+        for row in rows.iter().filter(|row| !left_out(**row)) {
             if self.query.has("idsOnly") {
                 spoil::write_id(search.context, &view, *row, settings.ids_only, &mut json);
             } else {

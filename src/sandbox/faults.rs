@@ -20,9 +20,19 @@ pub(super) enum Fault {
     TimedOut,
     /// Wait some seconds before the answer.
     Slow,
+    /// Spoil the body in its middle, so that it is no JSON and as long as promised.
+    Garbled,
+    /// Answer 200 with a page of HTML, as a proxy does.
+    Html,
+    /// Send half of the body and then nothing, with the connection open.
+    Stall,
+    /// Leave records out of a page of a search, and promise as many as before.
+    Short,
+    /// Answer 429 with a `Retry-After` of 0.
+    RetryAtOnce,
 }
 
-const NAMES: [(&str, Fault); 10] = [
+const NAMES: [(&str, Fault); 15] = [
     ("500", Fault::Status(500)),
     ("502", Fault::Status(502)),
     ("503", Fault::Status(503)),
@@ -33,10 +43,16 @@ const NAMES: [(&str, Fault); 10] = [
     ("empty", Fault::Empty),
     ("timed_out", Fault::TimedOut),
     ("slow", Fault::Slow),
+    ("garbled", Fault::Garbled),
+    ("html", Fault::Html),
+    ("stall", Fault::Stall),
+    ("short", Fault::Short),
+    ("retry_at_once", Fault::RetryAtOnce),
 ];
 
 /// Ways to fail with the share of requests that each befalls; by default none.
-/// Written as `500:0.01,reset:0.005`: statuses 500, 502, 503, 504 and 429, and `reset`, `truncate`, `empty`, `timed_out`, `slow`.
+/// Written as `500:0.01,reset:0.005`: statuses 500, 502, 503, 504 and 429, and `reset`, `truncate`, `empty`, `timed_out`, `slow`,
+/// `garbled`, `html`, `stall`, `short`, `retry_at_once`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Faults(Vec<(Fault, f64)>);
 

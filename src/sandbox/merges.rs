@@ -135,7 +135,7 @@ const UNCHANGED: State =
     State { at: 0, changes: 0, status: Status::Open, reopens: 0, dones: 0, deleted: false, definitions: 0 };
 
 /// Updates a customer, and deletes it if asked so.
-fn touch_customer(changes: &mut Changes, customer: u64, at: i64, delete: bool) {
+pub(super) fn touch_customer(changes: &mut Changes, customer: u64, at: i64, delete: bool) {
     let definitions = changes.definitions.len();
     let states = changes.customers.entry(customer).or_default();
     let last = states.last().copied().unwrap_or(UNCHANGED);

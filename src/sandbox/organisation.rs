@@ -15,10 +15,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::definitions::Definition;
-use super::dice::{Shuffle, hash};
+use super::dice::{Dice, Shuffle, hash};
 use super::ids::{Kind, Namer};
 use super::json::Json;
-use super::merges::Merge;
+use super::merges::{self, Merge};
 use super::spoil::Spoil;
 use super::staff::{Record, Staff};
 use super::ticket::{Status, Ticket};
@@ -32,6 +32,25 @@ const WEIGHTS: [u64; 64] = [
     2, 1, 3, 0, 4, 1, 2, 60, 1, 3, 2, 0, 5, 1, 2, 3, 1, 8, 2, 1, 3, 0, 2, 4, 1, 2, 1, 3, 12, 1, 2, 0, 3, 1, 2, 4, 1, 2,
     3, 1, 5, 2, 0, 1, 2, 3, 1, 20, 2, 1, 3, 2, 1, 4, 0, 2, 1, 3, 2, 1, 6, 2, 1, 3,
 ];
+
+/// What is true of a record, for a test to compare with.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Truth {
+    /// Its id, hex.
+    pub id: String,
+    /// `updatedAt`, milliseconds since 1970.
+    pub updated_at_ms: i64,
+    /// Its revision.
+    pub rev: i64,
+    /// Whether it is deleted.
+    pub deleted: bool,
+    /// A ticket's status; empty for a customer.
+    pub status: &'static str,
+    /// The id of a ticket's customer; a customer's own.
+    pub customer_id: String,
+    /// A ticket's messages, notes and reopenings; a customer's open, snoozed and done tickets.
+    pub counts: [i64; 3],
+}
 
 /// What a change made of a record.
 #[derive(Debug, Clone, Copy)]
@@ -114,7 +133,8 @@ impl Organisation {
             staff: Staff::new(&namer, &settings.email),
             start,
             end,
-            ticket_times: Timeline::of_tickets(hash(seed, 1, 1), settings.tickets, start, end, settings.ties),
+            ticket_times: Timeline::of_tickets(hash(seed, 1, 1), settings.tickets, start, end, settings.ties)
+                .with_ties(&settings.tie_sizes),
             customer_times: Timeline::of_customers(hash(seed, 2, 2), customers, start, end, settings.ties),
             owners: Shuffle::new(settings.tickets, hash(seed, 3, 3)),
             weight_before,
@@ -232,6 +252,55 @@ impl Organisation {
         (first..changes.touched).map(|place| shuffle.forward(place % self.tickets())).collect()
     }
 
+    /// Returns what is true of conversation `number` now, without making the whole object.
+    pub fn ticket_truth(&self, number: u64) -> Truth {
+        let view = self.live();
+        let ticket = Ticket::new(&view, number);
+        Truth {
+            id: ticket.id.to_string(),
+            updated_at_ms: ticket.updated,
+            rev: ticket.rev(),
+            deleted: ticket.deleted,
+            status: ticket.status.name(),
+            customer_id: self.customer_id(ticket.customer).to_string(),
+            counts: [i64::from(ticket.messages), i64::from(ticket.notes), i64::from(ticket.reopens)],
+        }
+    }
+
+    /// Returns what is true of customer `number` now: the counts are those of open, snoozed and done conversations.
+    pub fn customer_truth(&self, number: u64) -> Truth {
+        let view = self.live();
+        let state = view.customer_state(number);
+        let settled = self.customer_times.updated(self.customer_times.rank(number));
+        let id = self.customer_id(number).to_string();
+        Truth {
+            updated_at_ms: state.map_or(settled, |state| state.at),
+            rev: 3 + i64::from(state.map_or(0, |state| state.changes)),
+            deleted: state.is_some_and(|state| state.deleted),
+            status: "",
+            customer_id: id.clone(),
+            counts: customer::counts(&view, &view.owned_by(number)),
+            id,
+        }
+    }
+
+    /// Changes `count` records, which `request` decides: tickets with their customers, now and then a customer alone, and
+    /// one in 16 is the deletion of a ticket.
+    pub(super) fn drift(&self, request: u64, count: u32) {
+        for turn in 0..u64::from(count) {
+            let mut dice = Dice::new(self.namer.seed ^ request, 0x6472_6966, turn);
+            let number = dice.below(self.tickets());
+            match dice.below(16) {
+                0 => self.delete(&[number]),
+                1..=3 => {
+                    let mut changes = self.changes.write().unwrap_or_else(PoisonError::into_inner);
+                    merges::touch_customer(&mut changes, dice.below(self.customers()), self.now_ms(), false);
+                }
+                _ => self.touch(&[number]),
+            }
+        }
+    }
+
     /// Returns the values planted in conversation `number` and its customer that redaction must keep out of a lake.
     pub fn needles(&self, number: u64) -> Vec<String> {
         let view = self.live();
@@ -340,8 +409,9 @@ impl Organisation {
     }
 
     fn change(&self, numbers: &[u64], delete: bool) {
-        let at = self.now_ms();
         let mut changes = self.changes.write().unwrap_or_else(PoisonError::into_inner);
+        // Looked up when nobody reads any more: no search has seen a later moment without this change.
+        let at = self.now_ms();
         let definitions = changes.definitions.len();
         for number in numbers.iter().copied().filter(|number| *number < self.tickets()) {
             let states = changes.tickets.entry(number).or_default();

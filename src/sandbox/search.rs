@@ -3,6 +3,8 @@
 //! A range of `updated_at` is arithmetic: the computed records of the range, less those that changed since, then the
 //! changed ones. Other criteria and other orders walk the range.
 
+use std::cell::Cell;
+
 use super::criteria::{Search, SortKey};
 use super::dice::{Shuffle, hash};
 use super::organisation::View;
@@ -68,6 +70,8 @@ struct Range<'a> {
     /// Changed records whose new time lies in the range, ascending by it.
     late: Vec<u64>,
     unrest: Option<u64>,
+    /// The last run of equal times that a row was in: first place, past the last, and the order in it.
+    recent: Cell<(u64, u64, Shuffle)>,
 }
 
 impl<'a> Range<'a> {
@@ -93,7 +97,7 @@ impl<'a> Range<'a> {
         gone.sort_unstable();
         late.sort_unstable();
         let late = late.into_iter().map(|(.., index)| index).collect();
-        Self { timeline, ranks, gone, late, unrest }
+        Self { timeline, ranks, gone, late, unrest, recent: Cell::new((0, 0, Shuffle::new(0, 0))) }
     }
 
     fn settled(&self) -> u64 {
@@ -134,12 +138,18 @@ impl<'a> Range<'a> {
     /// Moves a place inside the run of places that share its time.
     fn unsettle(&self, place: u64) -> u64 {
         let Some(unrest) = self.unrest else { return place };
+        let (first, end, order) = self.recent.get();
+        if (first..end).contains(&place) {
+            return first + order.forward(place - first);
+        }
         let (first, end) = self.timeline.run(self.rank(place));
         if end - first == 1 {
             return place;
         }
         let (first, end) = (self.place(first.max(self.ranks.start)), self.place(end.min(self.ranks.end)));
-        first + Shuffle::new(end - first, hash(unrest, 8, first)).forward(place - first)
+        let order = Shuffle::new(end - first, hash(unrest, 8, first));
+        self.recent.set((first, end, order));
+        first + order.forward(place - first)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The API server: from a request to an answer, with its limits, its credentials and its faults.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -9,6 +9,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response, StatusCode, header};
+use futures::StreamExt as _;
 
 use super::access::{Access, Caller, Login};
 use super::answers;
@@ -21,13 +22,14 @@ use super::organisation::Organisation;
 use super::refusal::Refusal;
 use super::routes::{self, Outcome};
 use super::traffic::Meter;
-use super::{Faults, SandboxSettings, roles, spoil};
+use super::{Faults, SandboxSettings, roles, spoil, throttled};
 
 /// Bodies of most endpoints may have 100 kB.
 const BODY_LIMIT_BYTES: usize = 100_000;
 /// The type of most bodies.
 pub(super) const JSON: &str = "application/json; charset=utf-8";
 const SLOW: Duration = Duration::from_secs(2);
+const HTML: &[u8] = b"<!doctype html><html><body><h1>One moment, please</h1></body></html>";
 
 /// What every request shares.
 #[derive(Debug)]
@@ -39,6 +41,8 @@ pub(super) struct Server {
     limits: Limits,
     pub(super) meter: Meter,
     number: AtomicU64,
+    /// Records that change at each request.
+    pub(super) drift: AtomicU32,
 }
 
 /// The settings that answers depend on.
@@ -115,6 +119,7 @@ impl Server {
             limits: Limits::new(settings.org_rpm, settings.search_rpm, settings.window, settings.window_phase),
             meter: Meter::default(),
             number: AtomicU64::new(0),
+            drift: AtomicU32::new(settings.drift),
         }
     }
 
@@ -157,6 +162,7 @@ impl Server {
             }
         };
         let number = self.number.fetch_add(1, Ordering::Relaxed);
+        self.organisation.drift(number, self.drift.load(Ordering::Relaxed));
         let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let caller = if route == routes::Route::Login { Ok(Caller::Person) } else { self.access.check(header, now_ms) };
         // The searches of people are not limited, those of API keys are.
@@ -173,6 +179,10 @@ impl Server {
         if let Some(Fault::Status(status)) = fault {
             let code = if status == 429 { "rate_limit_exceeded" } else { "server_error" };
             return refuse(&Refusal::new(status, code, "Something went wrong."), Some(standing));
+        }
+        if fault == Some(Fault::RetryAtOnce) {
+            let refusal = Refusal::new(429, "rate_limit_exceeded", "Something went wrong.");
+            return Reply { fault, ..refuse(&refusal, Some(standing)) };
         }
         if let Some(role) = roles::needed(route)
             && !self.access.roles().contains(&role)
@@ -191,6 +201,7 @@ impl Server {
             now_ms,
             caller,
             timed_out: fault == Some(Fault::TimedOut),
+            short: fault == Some(Fault::Short),
         };
         match answers::answer(&question, route) {
             Ok((status, body)) if self.settings.foreign_org && roles::needed(route).is_some() => {
@@ -214,7 +225,18 @@ fn trimmed(path: &str) -> &str {
 
 /// Makes the API server's routes.
 pub(super) fn routes(server: Arc<Server>) -> Router {
-    Router::new().fallback(serve).with_state(server)
+    Router::new().fallback(dated).with_state(server)
+}
+
+/// Answers with the time of the sandbox's clock, which need not be the machine's.
+async fn dated(State(server): State<Arc<Server>>, request: Request) -> Response<Body> {
+    let organisation = Arc::clone(&server.organisation);
+    let mut response = serve(State(server), request).await;
+    let date = throttled::http_date(organisation.now_ms().div_euclid(1000));
+    if let Ok(date) = HeaderValue::from_str(&date) {
+        response.headers_mut().insert(header::DATE, date);
+    }
+    response
 }
 
 async fn serve(State(server): State<Arc<Server>>, request: Request) -> Response<Body> {
@@ -252,10 +274,31 @@ async fn serve(State(server): State<Arc<Server>>, request: Request) -> Response<
             let broken = futures::stream::iter([Ok(Bytes::from_static(b"{")), Err(std::io::Error::other("reset"))]);
             return sent(reply.status, Body::from_stream(broken), reply.standing);
         }
+        Some(Fault::Stall) => {
+            reply.body.truncate(reply.body.len() / 2);
+            let half = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from(reply.body))]);
+            let body = Body::from_stream(half.chain(futures::stream::pending()));
+            return sent(reply.status, body, reply.standing);
+        }
+        Some(Fault::RetryAtOnce) => {
+            let mut response = sent(reply.status, reply.body.into(), reply.standing);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("0"));
+            return response;
+        }
+        Some(Fault::Html) => {
+            let mut response = sent(200, HTML.into(), reply.standing);
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
+            return response;
+        }
         Some(Fault::Truncate) => reply.body.truncate(reply.body.len() / 2),
         Some(Fault::Empty) => reply.body.clear(),
+        Some(Fault::Garbled) => {
+            // In a text, in a number and between them alike, this is an end where none may be.
+            let (middle, spoilt) = (reply.body.len() / 2, br#""<"<"<"<"#);
+            reply.body.iter_mut().skip(middle).zip(spoilt).for_each(|(byte, other)| *byte = *other);
+        }
         Some(Fault::Slow) => server.organisation.sleep(SLOW).await,
-        Some(Fault::Status(_) | Fault::TimedOut) | None => {}
+        Some(Fault::Status(_) | Fault::TimedOut | Fault::Short) | None => {}
     }
     let settings = &server.settings;
     let standing = reply.standing.filter(|_| settings.rate_limit_headers);

@@ -61,7 +61,7 @@ impl RetryAfter {
 }
 
 /// Writes an instant as HTTP does: `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn http_date(seconds: i64) -> String {
+pub(super) fn http_date(seconds: i64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));

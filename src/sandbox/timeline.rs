@@ -77,6 +77,8 @@ pub(super) struct Timeline {
     /// Absent when updates follow the curve of creation.
     updated: Option<Curve>,
     blocks: Vec<Block>,
+    /// Runs of ranks that share one time because a setting wants it, first and past the last, ascending.
+    wanted: Vec<(u64, u64)>,
 }
 
 impl Timeline {
@@ -102,7 +104,20 @@ impl Timeline {
                 }
             })
             .collect();
-        Self { count, seed, ties, created: Curve::new(seed, start, end), updated: None, blocks }
+        Self { count, seed, ties, created: Curve::new(seed, start, end), updated: None, blocks, wanted: Vec::new() }
+    }
+
+    /// Lets as many neighbours in the order of `updated_at` share one time as each of `sizes` says; together they must fit.
+    pub(super) fn with_ties(mut self, sizes: &[u32]) -> Self {
+        let mut free = self.count.saturating_sub(sizes.iter().copied().map(u64::from).sum());
+        let mut at = 0;
+        for (number, size) in (0_u64..).zip(sizes) {
+            let gap = Dice::new(self.seed, 0x7761_6e74, number).below(free + 1);
+            (at, free) = (at + gap, free - gap);
+            self.wanted.push((at, at + u64::from(*size)));
+            at += u64::from(*size);
+        }
+        self
     }
 
     /// Makes records that were created before `start` and updated at any time from `start` to `end`.
@@ -121,6 +136,7 @@ impl Timeline {
             created: Curve::new(seed, start - two_years, start - 24 * HOUR_MS),
             updated: Some(Curve::new(seed, start, end)),
             blocks,
+            wanted: Vec::new(),
         }
     }
 
@@ -172,6 +188,10 @@ impl Timeline {
     /// Returns the run of ranks, first and past the last, that share the time of `rank`.
     pub(super) fn run(&self, rank: u64) -> (u64, u64) {
         let alone = (rank, rank + 1);
+        let next = self.wanted.partition_point(|(_, end)| *end <= rank);
+        if let Some(run) = self.wanted.get(next).filter(|(first, _)| *first <= rank) {
+            return *run;
+        }
         let stretch = STRETCH.min(self.count);
         if !self.ties || stretch < 40 {
             return alone;
@@ -180,7 +200,8 @@ impl Timeline {
         let length = dice.between(stretch / 40, stretch / 40 * 7);
         let first = rank / stretch * stretch + dice.below(stretch - length);
         let end = (first + length).min(self.count);
-        if (first..end).contains(&rank) { (first, end) } else { alone }
+        let is_free = self.wanted.iter().all(|(begin, past)| *past <= first || *begin >= end);
+        if is_free && (first..end).contains(&rank) { (first, end) } else { alone }
     }
 
     fn block(&self, place: u64) -> &Block {
@@ -214,6 +235,24 @@ mod tests {
                 }
                 assert!(timeline.updated(count - 1) <= END);
             }
+        }
+    }
+
+    #[test]
+    fn wanted_ties_have_their_sizes_and_leave_the_order_as_it_is() {
+        for seed in 0..5 {
+            let timeline = Timeline::of_tickets(seed, 16_000, START, END, true).with_ties(&[1_300, 12_000]);
+            let mut runs = Vec::new();
+            let mut rank = 0;
+            while rank < 16_000 {
+                let (first, end) = timeline.run(rank);
+                assert_eq!(first, rank, "runs follow each other");
+                assert_eq!(timeline.lower_bound(timeline.updated(rank)), first);
+                runs.push(end - first);
+                rank = end;
+            }
+            assert!(runs.contains(&1_300) && runs.contains(&12_000), "{seed}");
+            assert!((0..16_000).all(|index| timeline.created(index) <= timeline.updated(timeline.rank(index))));
         }
     }
 
