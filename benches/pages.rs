@@ -10,7 +10,14 @@
 //! are of the medians; absolute times say little on a shared machine. `serde_json::Value` is the simple version to compare
 //! decoding with.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::expect_used)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a bench ends where it fails"
+)]
+#![expect(clippy::disallowed_methods, reason = "a bench measures the machine's time")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -39,7 +46,7 @@ struct Options {
 
 fn main() {
     let mut options =
-        Options { tickets: 100_000, rounds: 5, pages: None, duckdb: None, commit_bytes: 16 << 20, only_whole: false };
+        Options { tickets: 100_000, rounds: 5, pages: None, duckdb: None, commit_bytes: 12 << 20, only_whole: false };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().expect("a value after the option");
@@ -107,7 +114,7 @@ fn main() {
         let place = format!("file:lake{round}");
         whole.push(timed(|| {
             let lake = runtime.block_on(Lake::create(&place, temporary.path(), &root, Arc::clone(&clock))).unwrap();
-            runtime.block_on(into_lake(&lake, &decoder, &pages, options.commit_bytes));
+            into_lake(&runtime, &lake, &decoder, &pages, options.commit_bytes);
             let manifest = runtime.block_on(lake.latest()).unwrap();
             let table = &manifest.tables[&Stream::Tickets];
             files = table.files.len();
@@ -176,7 +183,13 @@ fn manifest_rows(pages: &[Vec<u8>]) -> u64 {
 }
 
 /// Decodes on two threads and commits beside them, as a run of `extract` does.
-async fn into_lake(lake: &Lake, decoder: &Decoder, pages: &[Vec<u8>], commit_bytes: usize) {
+fn into_lake(
+    runtime: &tokio::runtime::Runtime,
+    lake: &Lake,
+    decoder: &Decoder,
+    pages: &[Vec<u8>],
+    commit_bytes: usize,
+) {
     let next = AtomicUsize::new(0);
     let (sender, receiver) = mpsc::sync_channel::<RedactedBatch>(8);
     std::thread::scope(|threads| {
@@ -191,7 +204,6 @@ async fn into_lake(lake: &Lake, decoder: &Decoder, pages: &[Vec<u8>], commit_byt
             });
         }
         drop(sender);
-        let handle = tokio::runtime::Handle::current();
         let mut transaction = lake.transaction();
         let mut waiting = 0;
         for rows in receiver {
@@ -200,10 +212,10 @@ async fn into_lake(lake: &Lake, decoder: &Decoder, pages: &[Vec<u8>], commit_byt
             if waiting >= commit_bytes {
                 waiting = 0;
                 let full = std::mem::replace(&mut transaction, lake.transaction());
-                tokio::task::block_in_place(|| handle.block_on(full.commit())).unwrap();
+                runtime.block_on(full.commit()).unwrap();
             }
         }
-        tokio::task::block_in_place(|| handle.block_on(transaction.commit())).unwrap();
+        runtime.block_on(transaction.commit()).unwrap();
     });
 }
 
@@ -229,13 +241,13 @@ fn read(folder: &Path) -> Vec<Vec<u8>> {
 
 /// Writes name, type and path of each column, for the peer.
 fn write_columns(decoder: &Decoder, path: &Path) {
-    let lines = decoder
+    let lines: Vec<String> = decoder
         .schema()
         .fields()
         .iter()
         .map(|field| format!("{}\t{}\t{}\n", field.name(), field.data_type(), field.metadata().get("path").unwrap()))
-        .collect::<String>();
-    std::fs::write(path, lines).unwrap();
+        .collect();
+    std::fs::write(path, lines.concat()).unwrap();
 }
 
 /// Fetches all tickets from a sandbox, walking by key as simply as can be: without ties a page begins where the last ended.

@@ -112,8 +112,12 @@ impl Context {
     }
 }
 
-/// Threads for what blocks: encoding a file, reading and writing the store. Each keeps memory of its own, so there are few.
+/// Threads for what blocks: reading and writing the store, encoding files.
 const BLOCKING_THREADS: usize = 4;
+
+/// An extract encodes one file after the other. The C library keeps memory for each thread that ever encoded one, so a second
+/// thread would cost some twenty megabytes and gain nothing.
+const EXTRACT_BLOCKING_THREADS: usize = 1;
 
 /// Runs one command to its exit code.
 pub fn main(cli: &Cli) -> ExitCode {
@@ -130,13 +134,15 @@ pub fn main(cli: &Cli) -> ExitCode {
         say(&format!("defect of this program at {place}; please report it"));
     }));
     let context = Context { config: cli.config.clone(), clock: Arc::new(SystemClock), quiet: cli.quiet };
-    let runtime =
-        match tokio::runtime::Builder::new_multi_thread().max_blocking_threads(BLOCKING_THREADS).enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(source) => {
-                return fail(&Error::internal("failed to start the runtime").with_source(source), log_format);
-            }
-        };
+    let blocking_threads =
+        if matches!(cli.command, Command::Extract(_)) { EXTRACT_BLOCKING_THREADS } else { BLOCKING_THREADS };
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match runtime.max_blocking_threads(blocking_threads).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(source) => {
+            return fail(&Error::internal("failed to start the runtime").with_source(source), log_format);
+        }
+    };
     let command = async {
         tokio::select! {
             outcome = cli.command.run(&context) => outcome,

@@ -15,6 +15,7 @@
 mod auth;
 mod bucket;
 mod budget;
+mod buffers;
 mod claims;
 mod client;
 mod endpoint;

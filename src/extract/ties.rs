@@ -287,23 +287,36 @@ fn cut_open((from, to): (i64, i64), at_ms: i64, total: u64, sample: &[i64], page
 
 /// Cuts a range of `created_at` into parts that should fit a page each, by a page of it, in the page's order.
 ///
-/// A page in no order is a sample of the whole, so its quantiles cut well. A page in the order of the ids is only one end
-/// of the range: what lies beyond it is cut into parts that grow.
+/// A page whose times reach over most of the range, or which holds most of it, is a sample of the whole: its quantiles cut well. One that does not is
+/// one end of the range, in the order of creation: what lies beyond it is cut evenly as far as records as dense as these
+/// would reach, and then into parts that grow.
 fn cut(range: (i64, i64), total: u64, sample: &[i64], page_size: u32) -> Vec<(i64, i64)> {
     let mut sorted = sample.to_vec();
     sorted.sort_unstable();
-    let is_one_end = sample.is_sorted() || sample.iter().rev().is_sorted();
+    let parts =
+        |records: u64| (records.saturating_mul(6) / 5).div_ceil(u64::from(page_size.max(1))).clamp(2, 64) as i64;
     let mut cuts: Vec<i64> = Vec::new();
-    if let (true, Some(first), Some(last)) = (is_one_end, sorted.first(), sorted.last()) {
-        let mut reach = (last - first).max(1_000) / 2;
-        cuts.extend([*first, *last]);
-        while reach < range.1 - range.0 {
-            cuts.extend([first - reach, last + reach]);
-            reach = reach.saturating_mul(3);
+    if let (Some(first), Some(last)) = (sorted.first().copied(), sorted.last().copied()) {
+        let (span, length) = ((last - first).max(1_000), range.1 - range.0);
+        let rest = total.saturating_sub(sample.len() as u64);
+        if length / 2 <= span || rest < sample.len() as u64 / 2 {
+            let parts = parts(total) as usize;
+            cuts.extend((1..parts).filter_map(|part| sorted.get(part * sorted.len() / parts).copied()));
+        } else {
+            let reach = i128::from(span) * i128::from(rest) * 3 / 2 / (sample.len() as i128);
+            let reach = i64::try_from(reach).unwrap_or(i64::MAX).max(1_000).min(length);
+            cuts.extend([first, last]);
+            let (rises, falls) = trend(sample);
+            for (goes, edge, direction) in [(rises, last, 1), (falls, first, -1)].into_iter().filter(|side| side.0) {
+                let parts = if rises && falls { parts(rest / 2) } else { parts(rest) };
+                cuts.extend((1..=parts).map(|part| edge.saturating_add(direction * part * (reach / parts).max(1))));
+                let mut far = reach;
+                while goes && far < length {
+                    far = far.saturating_mul(16);
+                    cuts.push(edge.saturating_add(direction * far));
+                }
+            }
         }
-    } else {
-        let parts = (total.saturating_mul(6) / 5).div_ceil(u64::from(page_size)).clamp(2, 64) as usize;
-        cuts.extend((1..parts).filter_map(|part| sorted.get(part * sorted.len() / parts).copied()));
     }
     cuts.retain(|at| *at > range.0 && *at < range.1);
     cuts.sort_unstable();
@@ -314,4 +327,65 @@ fn cut(range: (i64, i64), total: u64, sample: &[i64], page_size: u32) -> Vec<(i6
     let starts = std::iter::once(range.0).chain(cuts.iter().copied());
     let ends = cuts.iter().copied().chain(std::iter::once(range.1));
     starts.zip(ends).collect()
+}
+
+/// Tells whether times may go on to rise and to fall: most of their steps do, or half of them as in no order.
+fn trend(times: &[i64]) -> (bool, bool) {
+    let steps = times.len().saturating_sub(1);
+    let rising = times.windows(2).filter(|pair| pair[0] <= pair[1]).count();
+    let falling = times.windows(2).filter(|pair| pair[0] >= pair[1]).count();
+    let (rises, falls) = (rising * 4 >= steps, falling * 4 >= steps);
+    (rises, falls && rising * 4 < steps * 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes apart, as a walk does, what `made` says of each record, in the order of a page; returns the requests.
+    fn requests_to_take_apart(made: &[i64], range: (i64, i64), page_size: u32) -> usize {
+        let mut waiting = vec![range];
+        let mut requests = 0;
+        while let Some((from, to)) = waiting.pop() {
+            requests += 1;
+            assert!(requests < 100_000, "no end");
+            let part: Vec<i64> = made.iter().copied().filter(|at| (from..to).contains(at)).collect();
+            if part.len() >= page_size as usize && to - from > 1 {
+                let parts = cut((from, to), part.len() as u64, &part[..page_size as usize], page_size);
+                assert_eq!((parts[0].0, parts[parts.len() - 1].1), (from, to));
+                assert!(parts.len() > 1 && parts.windows(2).all(|pair| pair[0].1 == pair[1].0), "{parts:?}");
+                waiting.extend(parts);
+            }
+        }
+        requests
+    }
+
+    #[test]
+    fn instant_in_any_order_is_taken_apart_in_few_requests() {
+        const YEAR_MS: i64 = 365 * 86_400_000;
+        let now = 56 * YEAR_MS;
+        let mut random = crate::retry::SplitMix64::new(5);
+        let mut spread: Vec<i64> =
+            (0..12_000).map(|_| now - (random.next_u64() % (2 * YEAR_MS as u64)) as i64).collect();
+        let shuffled = spread.clone();
+        spread.sort_unstable();
+        let falling: Vec<i64> = spread.iter().rev().copied().collect();
+        // A page that rises with exceptions.
+        let nearly = spread.iter().enumerate().map(|(at, made)| if at % 9 == 0 { made - 90_000 } else { *made });
+        let nearly: Vec<i64> = nearly.collect();
+        // A page that runs over the whole range again and again.
+        let sawtooth: Vec<i64> = (0..12_000).map(|at| spread[(at * 2_311) % 12_000]).collect();
+        let burst: Vec<i64> = (0..200).map(|at| now - 2 * YEAR_MS + at).chain(spread.iter().copied()).collect();
+        for (order, made) in [
+            ("rising", &spread),
+            ("nearly rising", &nearly),
+            ("falling", &falling),
+            ("sawtooth", &sawtooth),
+            ("shuffled", &shuffled),
+            ("burst first", &burst),
+        ] {
+            let requests = requests_to_take_apart(made, (0, now + 1), 100);
+            assert!(requests < 96 + 8 * 120, "{order}: {requests} requests for 120 pages");
+        }
+    }
 }

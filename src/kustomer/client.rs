@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use reqwest::{Method, redirect};
@@ -14,6 +14,7 @@ use url::Url;
 use super::auth::{self, Credential, Session, Token};
 use super::bucket::Reason;
 use super::budget::{Budget, BudgetState};
+use super::buffers::Buffers;
 use super::endpoint::Endpoint;
 use super::error::{Failure, Phase};
 use super::headers::{Headers, SourceClock, date_of};
@@ -86,6 +87,7 @@ struct Inner {
     offset: Mutex<Option<SignedDuration>>,
     source_clock: Mutex<SourceClock>,
     largest_body_bytes: usize,
+    buffers: Buffers,
 }
 
 /// One request as it goes over the wire.
@@ -155,6 +157,7 @@ impl Client {
                 offset: Mutex::default(),
                 source_clock: Mutex::default(),
                 largest_body_bytes: LARGEST_BODY_BYTES,
+                buffers: Buffers::default(),
             }),
         })
     }
@@ -432,15 +435,14 @@ impl Inner {
     }
 
     async fn read_body(&self, mut response: reqwest::Response, endpoint: Endpoint) -> Result<Bytes, BodyFailure> {
-        // A buffer that grows by doubling would leave its smaller selves behind, page after page.
         let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
-        let mut body = BytesMut::with_capacity(announced.unwrap_or(0).min(self.largest_body_bytes));
+        let mut body = self.buffers.take(announced.filter(|announced| *announced <= self.largest_body_bytes));
         let end = loop {
             match response.chunk().await {
                 Ok(Some(chunk)) if body.len() + chunk.len() > self.largest_body_bytes => {
                     break Err(BodyFailure::TooLarge);
                 }
-                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Ok(Some(chunk)) => body.extend(&chunk),
                 Ok(None) => break Ok(()),
                 Err(source) => break Err(BodyFailure::Transport(source)),
             }

@@ -103,7 +103,7 @@ enum WireAction {
     Remove { table: String, path: String },
     Supersede { table: String, path: String, rows: String },
     Watermark { table: String, to: Watermark },
-    Run(RunRecord),
+    Run(Box<RunRecord>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -240,7 +240,7 @@ impl Action {
                 WireAction::Supersede { table: stream.to_string(), path: path.clone(), rows: bitmap_text(rows)? }
             }
             Self::Watermark(stream, to) => WireAction::Watermark { table: stream.to_string(), to: to.clone() },
-            Self::Run(run) => WireAction::Run(RunRecord::clone(run)),
+            Self::Run(run) => WireAction::Run(Box::new(RunRecord::clone(run))),
         })
     }
 }
@@ -281,7 +281,7 @@ impl WireAction {
             Self::Remove { table, path } => Action::Remove(stream(&table)?, path),
             Self::Supersede { table, path, rows } => Action::Supersede(stream(&table)?, path, bitmap(&rows)?),
             Self::Watermark { table, to } => Action::Watermark(stream(&table)?, to),
-            Self::Run(run) => Action::Run(Arc::new(run)),
+            Self::Run(run) => Action::Run(Arc::from(run)),
         })
     }
 }

@@ -77,7 +77,7 @@ impl RedactedBatch {
     /// Returns the bytes of memory that the rows take; columns without a value share theirs and do not count.
     pub fn memory_bytes(&self) -> usize {
         let columns = self.batch.columns().iter().filter(|column| column.null_count() < column.len());
-        columns.map(|column| column.get_array_memory_size()).sum::<usize>() + self.keys.len() * size_of::<RecordKey>()
+        columns.map(Array::get_array_memory_size).sum::<usize>() + self.keys.len() * size_of::<RecordKey>()
     }
 }
 

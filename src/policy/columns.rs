@@ -21,6 +21,8 @@ use crate::policy::scalar;
 pub(super) struct ColumnBuilder {
     values: Values,
     rows: usize,
+    /// Rows and bytes of text of the page before: this one will need about as much.
+    last: (usize, usize),
 }
 
 #[derive(Debug)]
@@ -66,7 +68,7 @@ impl ColumnBuilder {
             Kind::Bool => Values::Bool(BooleanBuilder::new()),
             Kind::Timestamp(_) => Values::Timestamp(TimestampMillisecondBuilder::new().with_timezone("UTC")),
         };
-        Self { values, rows: 0 }
+        Self { values, rows: 0, last: (0, 0) }
     }
 
     /// Reads the value of a row and stores it; returns the JSON type of a value that the column cannot hold.
@@ -90,6 +92,9 @@ impl ColumnBuilder {
             reader.skip_rest(value)?;
             return Ok(None);
         }
+        if self.rows == 0 {
+            self.reserve();
+        }
         self.pad(row);
         self.rows = row + 1;
         let is_stored = match value {
@@ -102,6 +107,23 @@ impl ColumnBuilder {
         self.append_nulls(1);
         reader.skip_rest(value)?;
         Ok(JsonType::of(value))
+    }
+
+    /// Makes room at once, so that columns do not grow through sizes that are thrown away.
+    fn reserve(&mut self) {
+        let (rows, bytes) = self.last;
+        match &mut self.values {
+            Values::Text(builder) => *builder = StringBuilder::with_capacity(rows, bytes),
+            Values::TextList(builder) => {
+                *builder = ListBuilder::with_capacity(StringBuilder::with_capacity(rows, bytes), rows);
+            }
+            Values::Int(builder) => *builder = Int64Builder::with_capacity(rows),
+            Values::Float(builder) => *builder = Float64Builder::with_capacity(rows),
+            Values::Bool(builder) => *builder = BooleanBuilder::with_capacity(rows),
+            Values::Timestamp(builder) => {
+                *builder = TimestampMillisecondBuilder::with_capacity(rows).with_timezone("UTC");
+            }
+        }
     }
 
     fn push_scalar(
@@ -210,6 +232,12 @@ impl ColumnBuilder {
         }
         self.pad(rows);
         self.rows = 0;
+        let bytes = match &mut self.values {
+            Values::Text(builder) => builder.values_slice().len(),
+            Values::TextList(builder) => builder.values().values_slice().len(),
+            _ => 0,
+        };
+        self.last = (rows, bytes + bytes / 8);
         Some(match &mut self.values {
             Values::Text(builder) => Arc::new(builder.finish()),
             Values::TextList(builder) => Arc::new(builder.finish()),

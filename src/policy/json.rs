@@ -65,9 +65,9 @@ impl<'a> Reader<'a> {
     /// Returns line and column of where it reads, from 1.
     pub(super) fn position(&self) -> (usize, usize) {
         let read = &self.text.as_bytes()[..self.at.min(self.text.len())];
-        let lines = read.iter().filter(|byte| **byte == b'\n').count();
+        let lines = read.split(|byte| *byte == b'\n').count();
         let line_start = read.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        (lines + 1, read.len() - line_start + 1)
+        (lines, read.len() - line_start + 1)
     }
 
     /// Reads a value, of a container only its bracket.

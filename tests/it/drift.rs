@@ -300,13 +300,13 @@ async fn column_keeps_its_attribute_when_others_come_beside_it_and_when_its_defi
         )
     };
     let expected = json!({"num": 12.5, "text": "much", "tier": "vip", "other": "other"});
-    assert_eq!(source.sql(&of(1)).await[..], [expected.clone()]);
+    assert_eq!(source.sql(&of(1)).await[..], *std::slice::from_ref(&expected));
 
     // A definition that is marked as deleted, one that is gone, and none that may be read at all.
     source.define("refundAmountNum", json!({"type": "number", "deletedAt": "2026-11-01T00:00:00Z"}));
     source.define("TierStr", Value::Null);
     assert_eq!(attributes(&source.extract_changed(&[2]).await), []);
-    assert_eq!(source.sql(&of(2)).await[..], [expected.clone()]);
+    assert_eq!(source.sql(&of(2)).await[..], *std::slice::from_ref(&expected));
     source.drift.lock().unwrap().denied = true;
     assert_eq!(attributes(&source.extract_changed(&[3]).await), []);
     assert_eq!(source.sql(&of(3)).await, [expected]);

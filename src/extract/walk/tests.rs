@@ -359,7 +359,7 @@ prop_compose! {
         }
         // A total that is wrong and a cap that is not told may agree by chance.
         let clamp = if matches!(fault, Fault::Lies(_)) { clamp.map(|(size, _)| (size, true)) } else { clamp };
-        Model { is_stable_order, drift, vanish, fault, page_size, clamp, window_rows, ..model }
+        Model { drift, vanish, is_stable_order, fault, clamp, page_size, window_rows, ..model }
     }
 }
 
