@@ -46,7 +46,7 @@ struct Options {
 
 fn main() {
     let mut options =
-        Options { tickets: 100_000, rounds: 5, pages: None, duckdb: None, commit_bytes: 12 << 20, only_whole: false };
+        Options { tickets: 100_000, rounds: 5, pages: None, duckdb: None, commit_bytes: 10 << 20, only_whole: false };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().expect("a value after the option");

@@ -115,9 +115,9 @@ impl Context {
 /// Threads for what blocks: reading and writing the store, encoding files.
 const BLOCKING_THREADS: usize = 4;
 
-/// An extract encodes one file after the other. The C library keeps memory for each thread that ever encoded one, so a second
-/// thread would cost some twenty megabytes and gain nothing.
-const EXTRACT_BLOCKING_THREADS: usize = 1;
+/// An extract decodes on one thread and encodes on another: more than any rate limit lets come. The C library keeps memory for
+/// each thread that ever worked on a page or a file, so further threads would cost some ten megabytes each and gain nothing.
+const EXTRACT_THREADS: usize = 1;
 
 /// Runs one command to its exit code.
 pub fn main(cli: &Cli) -> ExitCode {
@@ -134,10 +134,12 @@ pub fn main(cli: &Cli) -> ExitCode {
         say(&format!("defect of this program at {place}; please report it"));
     }));
     let context = Context { config: cli.config.clone(), clock: Arc::new(SystemClock), quiet: cli.quiet };
-    let blocking_threads =
-        if matches!(cli.command, Command::Extract(_)) { EXTRACT_BLOCKING_THREADS } else { BLOCKING_THREADS };
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = match runtime.max_blocking_threads(blocking_threads).enable_all().build() {
+    runtime.enable_all().max_blocking_threads(BLOCKING_THREADS);
+    if matches!(cli.command, Command::Extract(_)) {
+        runtime.worker_threads(EXTRACT_THREADS).max_blocking_threads(EXTRACT_THREADS);
+    }
+    let runtime = match runtime.build() {
         Ok(runtime) => runtime,
         Err(source) => {
             return fail(&Error::internal("failed to start the runtime").with_source(source), log_format);

@@ -78,7 +78,7 @@ pub struct ExtractSettings {
     pub segment_rows: u64,
     /// Rows that wait for a commit at most; they are held in memory.
     pub commit_rows: u64,
-    /// Bytes of rows that wait for a commit at most; 12 MiB, about 5,000 tickets. More make fewer and larger files, and take
+    /// Bytes of rows that wait for a commit at most; 10 MiB, about 4,000 tickets. More make fewer and larger files, and take
     /// about three times as much memory.
     pub commit_bytes: usize,
     /// First `updated_at` of a first run; everything when absent.
@@ -111,7 +111,7 @@ impl Default for ExtractSettings {
             concurrency: 4,
             segment_rows: 25_000,
             commit_rows: 50_000,
-            commit_bytes: 12 << 20,
+            commit_bytes: 10 << 20,
             since: None,
             until: None,
             full: false,

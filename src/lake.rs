@@ -60,6 +60,9 @@ use crate::lake::store::Missing;
 /// Rows of a data file at most: its decoded columns stay within some hundred megabytes while it is written.
 const ROWS_PER_FILE: usize = 1_000_000;
 
+/// Metadata of a few files, for looking up ids: what was asked for last is what the next commit asks for.
+const LOOK_UP_BYTES: usize = 1 << 20;
+
 /// What commits name as their writer.
 const WRITER: &str = concat!("counterfoil ", env!("CARGO_PKG_VERSION"));
 
@@ -75,6 +78,8 @@ struct Inner {
     ring: KeyRing,
     clock: SharedClock,
     cache: MetadataCache,
+    /// For looking up ids while rows are merged: a writer asks many files once.
+    look_ups: MetadataCache,
     log: Log,
     rows_per_file: usize,
 }
@@ -202,6 +207,7 @@ impl Lake {
             ring,
             clock,
             cache: MetadataCache::default(),
+            look_ups: MetadataCache::with_capacity(LOOK_UP_BYTES),
             log,
             rows_per_file: ROWS_PER_FILE,
         }))

@@ -51,7 +51,7 @@ impl LiveIds {
                 if self.next.peek().is_some_and(|Reverse((next, _))| next < first) {
                     break;
                 }
-                let (store, cache, ring) = (&self.lake.store, &self.lake.cache, &self.lake.ring);
+                let (store, cache, ring) = (&self.lake.store, &self.lake.look_ups, &self.lake.ring);
                 let mut opened = FileIds::open(store, cache, ring, file, (self.key_column, None), dead(file)).await?;
                 if let Some((id, _)) = opened.next().await? {
                     self.next.push(Reverse((id, self.open.len())));
@@ -104,7 +104,7 @@ impl Lake {
         for file in files(manifest, stream) {
             let inner = &self.0;
             let found =
-                scan::find_keys(&inner.store, &inner.cache, &inner.ring, file, stream.key_column(), ids).await?;
+                scan::find_keys(&inner.store, &inner.look_ups, &inner.ring, file, stream.key_column(), ids).await?;
             keys.extend(found.into_iter().filter(|row| !row.superseded).map(|row| RecordKey {
                 id: row.id,
                 updated_at_ms: row.updated_at_ms,
@@ -132,7 +132,7 @@ impl Lake {
         for file in files(manifest, stream).iter().filter(|file| known.contains(file.path.as_str())) {
             let columns = (stream.key_column(), Some(column));
             let inner = &self.0;
-            let mut rows = FileIds::open(&inner.store, &inner.cache, &inner.ring, file, columns, dead(file)).await?;
+            let mut rows = FileIds::open(&inner.store, &inner.look_ups, &inner.ring, file, columns, dead(file)).await?;
             while let Some((id, other)) = rows.next().await? {
                 if other.is_some_and(|other| wanted.contains(&other)) {
                     found.push(id);
@@ -167,7 +167,7 @@ impl Lake {
             others -= wanted;
             let columns = (stream.key_column(), None);
             let inner = &self.0;
-            let mut rows = FileIds::open(&inner.store, &inner.cache, &inner.ring, file, columns, others).await?;
+            let mut rows = FileIds::open(&inner.store, &inner.look_ups, &inner.ring, file, columns, others).await?;
             while let Some((id, _)) = rows.next().await? {
                 found.insert(id);
             }

@@ -221,7 +221,7 @@ impl TableChange {
     ) -> Result<RowCounts> {
         self.declare(state.filter(|table| !table.files.is_empty()), state, actions)?;
         let files = state.map_or(&[][..], |table| &table.files);
-        let merged = merge::merge(&lake.store, &lake.cache, &lake.ring, files, &self.incoming).await?;
+        let merged = merge::merge(&lake.store, &lake.look_ups, &lake.ring, files, &self.incoming).await?;
         let superseded = merged.superseded.into_iter().filter(|(_, rows)| !rows.is_empty());
         actions.extend(superseded.map(|(path, rows)| Action::Supersede(self.stream, path, rows)));
         let added = self.write(lake, merged.kept, None).await?;
@@ -245,7 +245,7 @@ impl TableChange {
             self.declare(state.filter(|table| !table.files.is_empty()), state, actions)?;
             return Ok(RowCounts { unchanged: rows as u64, ..RowCounts::default() });
         }
-        let old = merge::merge(&lake.store, &lake.cache, &lake.ring, files, &self.incoming).await?;
+        let old = merge::merge(&lake.store, &lake.look_ups, &lake.ring, files, &self.incoming).await?;
         actions.extend(files.iter().map(|file| Action::Remove(self.stream, file.path.clone())));
         self.declare(None, state, actions)?;
         let added = self.write(lake, BooleanArray::from(vec![true; rows]), Some(content)).await?;
@@ -324,6 +324,6 @@ async fn put_file(lake: &Inner, rows: SortedRows) -> Result<DataFile> {
     let (bytes, file) =
         encoding.await.map_err(|error| Error::internal("failed to encode a data file").with_source(error))??;
     lake.store.put(&object, bytes.into()).await.map_err(|error| store::failed("write", &object, error))?;
-    lake.cache.insert_filter(&file, filter);
+    lake.look_ups.insert_filter(&file, filter);
     Ok(file)
 }
