@@ -53,7 +53,7 @@ use crate::extract::walk::{Forked as _, Limits, PageQuery, PageSource as _};
 use crate::kustomer::{Client, Endpoint, Ledger, SearchObject};
 use crate::lake::manifest::Watermark;
 use crate::lake::run::{RunRecord, StreamRun};
-use crate::lake::{Lake, Lease};
+use crate::lake::{Lake, Lease, Purpose};
 use crate::model::{ObjectId, Stream};
 use crate::policy::{Decoder, Definitions, Policy, Quarantined};
 use crate::retry::SplitMix64;
@@ -233,7 +233,7 @@ pub async fn run(
 ) -> Result<RunReport> {
     let started = clock.now();
     let id = run_id(started);
-    let mut lease = lake.lease(&format!("run {id}, process {}", std::process::id())).await?;
+    let mut lease = lake.lease(Purpose::Extract, &format!("run {id}, process {}", std::process::id())).await?;
     let mut run = Run {
         client,
         policy,

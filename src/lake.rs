@@ -25,6 +25,7 @@ mod live;
 mod log;
 pub mod manifest;
 mod merge;
+mod put;
 pub mod run;
 pub mod scan;
 mod store;
@@ -43,7 +44,7 @@ use datafusion::catalog::TableProvider;
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
 
-pub use self::lease::{Holder, LEASE_DURATION, Lease};
+pub use self::lease::{Holder, LEASE_DURATION, Lease, Purpose};
 pub use self::live::LiveIds;
 pub use self::transaction::{CommitSummary, RowCounts, Transaction};
 
@@ -296,9 +297,9 @@ impl Lake {
         tables::names(manifest)
     }
 
-    /// Returns who holds the lease for extraction now; nobody when it is free or has expired.
-    pub async fn lease_holder(&self) -> Result<Option<Holder>> {
-        lease::holder(self.0.store.as_ref(), self.0.clock.now().as_millisecond()).await
+    /// Returns who holds a lease now; nobody when it is free or has expired.
+    pub async fn lease_holder(&self, purpose: Purpose) -> Result<Option<Holder>> {
+        lease::holder(self.0.store.as_ref(), purpose, self.0.clock.now().as_millisecond()).await
     }
 
     /// Makes an object beside the leases and removes it again: tells whether this process may change the lake.
@@ -312,9 +313,9 @@ impl Lake {
         self.0.store.delete(&object).await.map_err(|error| store::failed("delete", &object, error))
     }
 
-    /// Takes the lease for extraction; a second holder is refused with [`Conflict`](crate::error::ErrorKind::Conflict).
-    pub async fn lease(&self, holder: &str) -> Result<Lease> {
-        Lease::take(Arc::clone(&self.0.store), Arc::clone(&self.0.clock), holder).await
+    /// Takes a lease; a second holder is refused with [`Conflict`](crate::error::ErrorKind::Conflict).
+    pub async fn lease(&self, purpose: Purpose, holder: &str) -> Result<Lease> {
+        Lease::take(Arc::clone(&self.0.store), Arc::clone(&self.0.clock), purpose, holder).await
     }
 }
 

@@ -6,7 +6,7 @@
 //! <root>/log/00000000000000000001.commit    one sealed object per version
 //! <root>/log/00000000000000000020.snapshot  all commits up to a version in one sealed object
 //! <root>/data/<table>/<uuid-v7>.parquet     immutable encrypted Parquet
-//! <root>/leases/extract/<number>            who extracts and until when; the highest number counts
+//! <root>/leases/<purpose>/<number>          who extracts, or tidies up, and until when; the highest number counts
 //! ```
 //!
 //! Both objects of a new lake are put with [`PutMode::Create`](object_store::PutMode::Create), `lake.json` first: it
@@ -24,6 +24,7 @@ use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::lake::lease::Purpose;
 use crate::lake::store;
 use crate::model::Stream;
 
@@ -34,8 +35,8 @@ pub(super) const FORMAT: u32 = 1;
 pub(super) const LOG: &str = "log";
 /// Folder of the key rings.
 pub(super) const KEYS: &str = "keys";
-/// Folder of the lease for extraction.
-pub(super) const EXTRACT_LEASE: &str = "leases/extract";
+/// Folder of the data files.
+pub(super) const DATA: &str = "data";
 
 /// No `lake.json` and no ring comes near this.
 const SMALL_OBJECT_BYTES: u64 = 1 << 20;
@@ -60,9 +61,14 @@ pub(super) fn snapshot(version: u64) -> Path {
     Path::from(format!("{LOG}/{version:020}.snapshot"))
 }
 
+/// Folder of the leases for a purpose.
+pub(super) fn leases(purpose: Purpose) -> Path {
+    Path::from(format!("leases/{}", purpose.name()))
+}
+
 /// Name of a lease.
-pub(super) fn extract_lease(number: u64) -> Path {
-    Path::from(format!("{EXTRACT_LEASE}/{number:020}"))
+pub(super) fn lease(purpose: Purpose, number: u64) -> Path {
+    Path::from(format!("leases/{}/{number:020}", purpose.name()))
 }
 
 /// A name for an object that is removed as soon as it is made.
@@ -72,7 +78,7 @@ pub(super) fn probe(clock: &dyn Clock) -> Path {
 
 /// A name for a new data file: unique, and ordered by time.
 pub(super) fn new_data_file(stream: Stream, clock: &dyn Clock) -> String {
-    format!("data/{}/{}.parquet", stream.table(), new_uuid(clock))
+    format!("{DATA}/{}/{}.parquet", stream.table(), new_uuid(clock))
 }
 
 /// Tells whether a path is one that [`new_data_file`] makes for the stream.

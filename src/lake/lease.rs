@@ -1,8 +1,11 @@
-//! The lease for extraction: one run at a time spends the source's budget.
+//! The leases: one run at a time spends the source's budget, and one command at a time tidies up.
 //!
 //! ```text
-//! leases/extract/00000000000000000007   {"format":1,"holder":"run …, process …","taken_ms":…,"expires_ms":…,"seat":{…}}
+//! leases/extract/00000000000000000007       {"format":1,"holder":"run …, process …","taken_ms":…,"expires_ms":…,"seat":{…}}
+//! leases/maintenance/00000000000000000002   the same
 //! ```
+//!
+//! Whoever needs both takes `maintenance` first.
 //!
 //! A lease also says which process holds it, as far as another one can look that up: see [`holder`]. One whose process
 //! has ended is taken over at once by a process beside it; elsewhere it lasts until it expires.
@@ -22,7 +25,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +32,26 @@ use crate::clock::SharedClock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::lease::holder::Seat;
 use crate::lake::{layout, store};
+
+/// What a lease is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Fetching from the source.
+    Extract,
+    /// Rewriting files, expiring versions, deleting objects.
+    Maintenance,
+}
+
+impl Purpose {
+    /// Returns the name of its folder under `leases/`, which messages print too.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Extract => "extract",
+            Self::Maintenance => "maintenance",
+        }
+    }
+}
 
 /// How long a lease lasts without being renewed: a crashed run blocks the next one for no longer.
 pub const LEASE_DURATION: Duration = Duration::from_mins(2);
@@ -60,9 +82,9 @@ pub struct Holder {
 }
 
 /// Returns who holds the lease; nobody when it is free or has expired.
-pub(super) async fn holder(store: &dyn ObjectStore, now_ms: i64) -> Result<Option<Holder>> {
-    let Some(number) = list(store).await?.last().copied() else { return Ok(None) };
-    let terms = read(store, number).await?.filter(|terms| is_live(terms, now_ms));
+pub(super) async fn holder(store: &dyn ObjectStore, purpose: Purpose, now_ms: i64) -> Result<Option<Holder>> {
+    let Some(number) = list(store, purpose).await?.last().copied() else { return Ok(None) };
+    let terms = read(store, purpose, number).await?.filter(|terms| is_live(terms, now_ms));
     Ok(terms.map(|Terms { holder, taken_ms, expires_ms, .. }| Holder { name: holder, taken_ms, expires_ms }))
 }
 
@@ -71,26 +93,32 @@ pub(super) async fn holder(store: &dyn ObjectStore, now_ms: i64) -> Result<Optio
 pub struct Lease {
     store: Arc<dyn ObjectStore>,
     clock: SharedClock,
+    purpose: Purpose,
     number: u64,
     terms: Terms,
 }
 
 impl Lease {
     /// Takes the lease; `holder` says who (host, process, run) and is shown to whoever is refused.
-    pub(super) async fn take(store: Arc<dyn ObjectStore>, clock: SharedClock, holder: &str) -> Result<Self> {
-        let numbers = list(store.as_ref()).await?;
+    pub(super) async fn take(
+        store: Arc<dyn ObjectStore>,
+        clock: SharedClock,
+        purpose: Purpose,
+        holder: &str,
+    ) -> Result<Self> {
+        let numbers = list(store.as_ref(), purpose).await?;
         let last = numbers.last().copied().unwrap_or(0);
         if let Some(number) = numbers.last()
-            && let Some(terms) = read(store.as_ref(), *number).await?
+            && let Some(terms) = read(store.as_ref(), purpose, *number).await?
             && is_live(&terms, clock.now().as_millisecond())
         {
             if !terms.seat.as_ref().is_some_and(Seat::has_ended) {
-                return Err(held(&terms));
+                return Err(held(purpose, &terms));
             }
             tracing::info!(holder = terms.holder, "taking over the lease of a run whose process has ended");
         }
         let next = last.checked_add(1).ok_or_else(|| {
-            Error::data("lease has a number beyond all").with_context("object", layout::extract_lease(last))
+            Error::data("lease has a number beyond all").with_context("object", layout::lease(purpose, last))
         })?;
         let now_ms = clock.now().as_millisecond();
         let terms = Terms {
@@ -100,23 +128,23 @@ impl Lease {
             expires_ms: expiry(now_ms),
             seat: Seat::own(),
         };
-        let lease = Self { store, clock, number: next, terms };
-        let object = layout::extract_lease(lease.number);
+        let lease = Self { store, clock, purpose, number: next, terms };
+        let object = layout::lease(purpose, lease.number);
         if !store::create(lease.store.as_ref(), &object, lease.terms.encode()?).await? {
-            return Err(read(lease.store.as_ref(), lease.number).await?.as_ref().map_or_else(
-                || Error::new(ErrorKind::Conflict, "another run has just held the lease for extraction"),
-                held,
-            ));
+            return Err(match read(lease.store.as_ref(), purpose, lease.number).await? {
+                Some(terms) => held(purpose, &terms),
+                None => just_held(purpose),
+            });
         }
-        let mut numbers = list(lease.store.as_ref()).await?;
+        let mut numbers = list(lease.store.as_ref(), purpose).await?;
         if numbers.pop() != Some(lease.number) {
             // The number had been used and cleared away since the first look; the lease is a later one.
             let _ = lease.store.delete(&object).await;
-            return Err(Error::new(ErrorKind::Conflict, "another run has just held the lease for extraction"));
+            return Err(just_held(purpose));
         }
         for number in numbers {
             // A leftover that stays is only a little longer to list.
-            let _ = lease.store.delete(&layout::extract_lease(number)).await;
+            let _ = lease.store.delete(&layout::lease(purpose, number)).await;
         }
         Ok(lease)
     }
@@ -130,8 +158,9 @@ impl Lease {
     pub async fn renew(&mut self) -> Result<()> {
         self.put(expiry(self.clock.now().as_millisecond())).await?;
         // Looked at last: whoever took over an expired lease before the extension was written is seen here.
-        if list(self.store.as_ref()).await?.last() != Some(&self.number) {
-            return Err(Error::new(ErrorKind::Conflict, "another run has taken over the lease for extraction")
+        if list(self.store.as_ref(), self.purpose).await?.last() != Some(&self.number) {
+            return Err(Error::new(ErrorKind::Conflict, "another process has taken over the lease")
+                .with_context("lease", self.purpose.name())
                 .with_context("holder", &self.terms.holder));
         }
         Ok(())
@@ -145,7 +174,7 @@ impl Lease {
 
     async fn put(&mut self, expires_ms: i64) -> Result<()> {
         let terms = Terms { expires_ms, ..self.terms.clone() };
-        let object = layout::extract_lease(self.number);
+        let object = layout::lease(self.purpose, self.number);
         let put = self.store.put(&object, terms.encode()?.into()).await;
         put.map_err(|error| store::failed("write", &object, error))?;
         self.terms = terms;
@@ -170,17 +199,22 @@ fn expiry(now_ms: i64) -> i64 {
     now_ms.saturating_add(i64::try_from(LEASE_DURATION.as_millis()).unwrap_or(i64::MAX))
 }
 
-fn held(terms: &Terms) -> Error {
+fn just_held(purpose: Purpose) -> Error {
+    Error::new(ErrorKind::Conflict, "another process has just held the lease").with_context("lease", purpose.name())
+}
+
+fn held(purpose: Purpose, terms: &Terms) -> Error {
     let until = jiff::Timestamp::from_millisecond(terms.expires_ms).unwrap_or(jiff::Timestamp::MAX);
-    Error::new(ErrorKind::Conflict, "another run holds the lease for extraction")
+    Error::new(ErrorKind::Conflict, "another process holds the lease")
+        .with_context("lease", purpose.name())
         .with_context("holder", &terms.holder)
         .with_context("until", until)
         .with_hint("wait for it to end; the lease of a run that has crashed ends by itself")
 }
 
 /// Lists the numbers of the leases, ascending.
-async fn list(store: &dyn ObjectStore) -> Result<Vec<u64>> {
-    let folder = Path::from(layout::EXTRACT_LEASE);
+async fn list(store: &dyn ObjectStore, purpose: Purpose) -> Result<Vec<u64>> {
+    let folder = layout::leases(purpose);
     let mut numbers: Vec<u64> = store
         .list(Some(&folder))
         .try_filter_map(async |object| Ok(object.location.filename().and_then(|name| name.parse::<u64>().ok())))
@@ -192,14 +226,14 @@ async fn list(store: &dyn ObjectStore) -> Result<Vec<u64>> {
 }
 
 /// Reads a lease; `None` when its holder's successor has just deleted it.
-async fn read(store: &dyn ObjectStore, number: u64) -> Result<Option<Terms>> {
-    let object = layout::extract_lease(number);
+async fn read(store: &dyn ObjectStore, purpose: Purpose, number: u64) -> Result<Option<Terms>> {
+    let object = layout::lease(purpose, number);
     let Some(bytes) = store::read(store, &object, LEASE_LIMIT_BYTES).await? else { return Ok(None) };
     let terms: Terms = serde_json::from_slice(&bytes).map_err(|error| {
         Error::data("failed to read a lease")
             .with_context("object", &object)
             .with_source(error)
-            .with_hint("delete the object if no extract is running")
+            .with_hint("delete the object if no such process is running")
     })?;
     layout::check_format(object.as_ref(), terms.format)?;
     Ok(Some(terms))
@@ -218,7 +252,7 @@ mod tests {
     }
 
     async fn take(store: &Arc<dyn ObjectStore>, clock: &Arc<ManualClock>, holder: &str) -> Result<Lease> {
-        Lease::take(Arc::clone(store), Arc::<ManualClock>::clone(clock), holder).await
+        Lease::take(Arc::clone(store), Arc::<ManualClock>::clone(clock), Purpose::Extract, holder).await
     }
 
     #[tokio::test]
@@ -242,7 +276,7 @@ mod tests {
         drop(take(&store, &clock, "b").await.unwrap());
         clock.advance(LEASE_DURATION);
         take(&store, &clock, "c").await.unwrap();
-        assert_eq!(list(store.as_ref()).await.unwrap(), [3]);
+        assert_eq!(list(store.as_ref(), Purpose::Extract).await.unwrap(), [3]);
     }
 
     #[cfg(target_os = "linux")]
@@ -253,11 +287,11 @@ mod tests {
         let ended = Seat::own().unwrap().after_its_end();
         for (seat, is_free) in [(None, false), (Seat::own(), false), (Some(ended), true)] {
             let terms = Terms { seat, ..lease.terms.clone() };
-            store.put(&layout::extract_lease(lease.number), terms.encode().unwrap().into()).await.unwrap();
+            store.put(&layout::lease(Purpose::Extract, lease.number), terms.encode().unwrap().into()).await.unwrap();
             let taken = take(&store, &clock, "next").await;
             assert_eq!(taken.is_ok(), is_free, "{terms:?}");
         }
-        let read = read(store.as_ref(), 2).await.unwrap().unwrap();
+        let read = read(store.as_ref(), Purpose::Extract, 2).await.unwrap().unwrap();
         assert_eq!((read.holder.as_str(), read.seat), ("next", Seat::own()));
         let old = r#"{"format":1,"holder":"an earlier release","taken_ms":1,"expires_ms":2}"#;
         assert_eq!(serde_json::from_str::<Terms>(old).unwrap().seat, None);
@@ -300,7 +334,7 @@ mod tests {
     #[tokio::test]
     async fn damaged_lease_is_named() {
         let (store, clock) = setting();
-        store.put(&layout::extract_lease(4), "{}".into()).await.unwrap();
+        store.put(&layout::lease(Purpose::Extract, 4), "{}".into()).await.unwrap();
         let error = take(&store, &clock, "a").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Data);
         assert!(error.to_string().contains("leases/extract/00000000000000000004"), "{error}");

@@ -3,6 +3,7 @@
 //! This file holds what the simulations share and single cases of behaviour.
 
 mod crashes;
+pub(in crate::lake) mod faulty;
 mod live;
 mod random;
 mod rivals;
@@ -20,7 +21,7 @@ use crate::clock::{ManualClock, SharedClock};
 use crate::error::{ErrorKind, Result};
 use crate::keys::RootKey;
 use crate::lake::manifest::Manifest;
-use crate::lake::{Lake, RowCounts};
+use crate::lake::{Lake, Purpose, RowCounts};
 use crate::model::Stream;
 use crate::policy::{Definitions, Policy, RedactedBatch};
 use crate::schema::Schemas;
@@ -267,7 +268,7 @@ async fn lake_in_a_folder_keeps_its_rows_and_leaves_no_staged_file() {
     let again = Lake::open("file:lake", folder.path(), &root(1), clock()).await.unwrap();
     assert_eq!(again.latest().await.unwrap(), lake.latest().await.unwrap());
     assert_eq!(live_tickets(&again).await, [(hex(1), 3), (hex(2), 1), (hex(3), 1), (hex(4), 2), (hex(5), 3)]);
-    again.lease("host/1 run").await.unwrap().release().await.unwrap();
+    again.lease(Purpose::Extract, "host/1 run").await.unwrap().release().await.unwrap();
     let mut folders = vec![folder.path().join("lake")];
     let mut files = 0;
     while let Some(folder) = folders.pop() {

@@ -14,20 +14,16 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::BooleanArray;
-use object_store::ObjectStoreExt;
-use object_store::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::commit::{Action, Commit};
-use crate::lake::file;
 use crate::lake::log::Appended;
 use crate::lake::manifest::{DataFile, Manifest, TableState, Watermark, union};
 use crate::lake::merge::{self, Incoming};
 use crate::lake::run::RunRecord;
-use crate::lake::scan::IdFilter;
-use crate::lake::{Inner, WRITER, layout, store};
+use crate::lake::{Inner, WRITER, layout, put};
 use crate::model::{ObjectId, Stream};
-use crate::policy::{RedactedBatch, SortedRows};
+use crate::policy::RedactedBatch;
 
 /// Times that a commit starts again after it lost a race. Each loss means that another writer won, so only a crowd of
 /// writers gets here.
@@ -293,7 +289,7 @@ impl TableChange {
         let mut files = Vec::new();
         for part in parts(&kept, lake.rows_per_file) {
             let rows = self.incoming.rows().filter(&part)?;
-            files.push(Arc::new(DataFile { content, ..put_file(lake, rows).await? }));
+            files.push(Arc::new(DataFile { content, ..put::put_rows(lake, rows).await? }));
         }
         self.written = Some((kept, files.clone()));
         Ok(files)
@@ -313,17 +309,4 @@ fn parts(kept: &BooleanArray, limit: usize) -> Vec<BooleanArray> {
             BooleanArray::from(part)
         })
         .collect()
-}
-
-async fn put_file(lake: &Inner, rows: SortedRows) -> Result<DataFile> {
-    let path = layout::new_data_file(rows.stream(), lake.clock.as_ref());
-    let object = Path::from(path.as_str());
-    let ring = lake.ring.clone();
-    let filter = IdFilter::new(rows.keys().iter().map(|key| key.id));
-    let encoding = tokio::task::spawn_blocking(move || file::encode(&path, &rows, &ring));
-    let (bytes, file) =
-        encoding.await.map_err(|error| Error::internal("failed to encode a data file").with_source(error))??;
-    lake.store.put(&object, bytes.into()).await.map_err(|error| store::failed("write", &object, error))?;
-    lake.look_ups.insert_filter(&file, filter);
-    Ok(file)
 }

@@ -11,7 +11,7 @@ use crate::cli::{Context, extract, grouped};
 use crate::config::Config;
 use crate::error::{ErrorKind, Result};
 use crate::keys::RootKey;
-use crate::lake::Lake;
+use crate::lake::{Lake, Purpose};
 use crate::lake::manifest::Manifest;
 use crate::policy::Policy;
 use crate::query::{Library, Session, check};
@@ -145,7 +145,7 @@ fn version(context: &Context, lake: &Lake, manifest: &Manifest, findings: &mut F
 }
 
 async fn lease(lake: &Lake, findings: &mut Findings) -> Result<()> {
-    match lake.lease_holder().await {
+    match lake.lease_holder(Purpose::Extract).await {
         Ok(None) => findings.ok("lease", "free"),
         Ok(Some(holder)) => findings.ok(
             "lease",

@@ -4,125 +4,18 @@
 //! did and before the answer came. After each, a fresh process must find the state before or after the step, and doing
 //! the work again must end in the same rows as without the crash.
 
-use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use futures::StreamExt;
-use futures::stream::{self, BoxStream};
-use object_store::path::Path;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult,
-};
+use object_store::ObjectStore;
 
+use super::faulty::{Fault, Faulty};
 use super::{clock, deletion, live, memory, open, revision, root, tags, tickets, versions};
 use crate::error::{ErrorKind, Result};
 use crate::lake::Lake;
 use crate::lake::manifest::Watermark;
 use crate::lake::run::RunRecord;
 use crate::model::Stream;
-
-/// When the failing call fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    /// The call has no effect.
-    Before,
-    /// The call takes effect and its answer is lost.
-    After,
-}
-
-/// A store that fails from its n-th call on, or at that call only.
-#[derive(Debug)]
-struct Faulty {
-    inner: Arc<dyn ObjectStore>,
-    calls: AtomicUsize,
-    at: usize,
-    fault: Fault,
-    for_good: bool,
-}
-
-impl fmt::Display for Faulty {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "faulty({})", self.inner)
-    }
-}
-
-impl Faulty {
-    /// Counts a call; tells how it fails.
-    fn count(&self) -> Option<Fault> {
-        let call = self.calls.fetch_add(1, Ordering::SeqCst);
-        if call == self.at { Some(self.fault) } else { (self.for_good && call > self.at).then_some(Fault::Before) }
-    }
-}
-
-fn fault() -> object_store::Error {
-    object_store::Error::Generic { store: "faulty", source: "the store has gone".into() }
-}
-
-#[async_trait]
-impl ObjectStore for Faulty {
-    async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> object_store::Result<PutResult> {
-        match self.count() {
-            None => self.inner.put_opts(path, payload, options).await,
-            Some(Fault::Before) => Err(fault()),
-            Some(Fault::After) => {
-                self.inner.put_opts(path, payload, options).await?;
-                Err(fault())
-            }
-        }
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        path: &Path,
-        options: PutMultipartOptions,
-    ) -> object_store::Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(path, options).await
-    }
-
-    async fn get_opts(&self, path: &Path, options: GetOptions) -> object_store::Result<GetResult> {
-        if self.count().is_some() { Err(fault()) } else { self.inner.get_opts(path, options).await }
-    }
-
-    async fn get_ranges(&self, path: &Path, ranges: &[Range<u64>]) -> object_store::Result<Vec<Bytes>> {
-        if self.count().is_some() { Err(fault()) } else { self.inner.get_ranges(path, ranges).await }
-    }
-
-    fn delete_stream(
-        &self,
-        paths: BoxStream<'static, object_store::Result<Path>>,
-    ) -> BoxStream<'static, object_store::Result<Path>> {
-        self.inner.delete_stream(paths)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        if self.count().is_some() { stream::iter([Err(fault())]).boxed() } else { self.inner.list(prefix) }
-    }
-
-    fn list_with_offset(
-        &self,
-        prefix: Option<&Path>,
-        offset: &Path,
-    ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        if self.count().is_some() {
-            stream::iter([Err(fault())]).boxed()
-        } else {
-            self.inner.list_with_offset(prefix, offset)
-        }
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
-        self.inner.copy_opts(from, to, options).await
-    }
-}
 
 /// What each step of the script leaves: live tickets, all ticket versions, live tags, the watermark.
 type State = (Vec<(String, i64)>, usize, Vec<(String, i64)>, Option<i64>);
@@ -176,7 +69,7 @@ async fn crash_at_any_call_leaves_a_version_and_repeating_the_work_ends_the_same
         for at in 0.. {
             let plain = memory();
             let faulty =
-                Arc::new(Faulty { inner: Arc::clone(&plain), calls: AtomicUsize::new(0), at, fault, for_good });
+                Arc::new(Faulty { inner: Arc::clone(&plain), calls: Arc::new(AtomicUsize::new(0)), at, fault, for_good });
             let broken: Arc<dyn ObjectStore> = Arc::<Faulty>::clone(&faulty);
             let mut done = 0;
             let mut next = 1;
