@@ -8,7 +8,7 @@
 //!
 //! A session only reads: a statement that would write, configure or reach a file is refused by its syntax and once
 //! more by its plan. A parameter is a typed literal in the plan and never text in the SQL. Memory is bounded, and
-//! nothing spills: a spill file would be plaintext at rest.
+//! what does not fit goes to disk encrypted under a key that is never written.
 
 pub mod header;
 pub mod library;
@@ -19,6 +19,7 @@ pub mod session;
 
 pub mod check;
 pub mod sink;
+mod spill;
 
 mod fault;
 

@@ -33,7 +33,7 @@ const KNOWN: [(&str, &[&str]); 6] = [
     ("lake", &["url"]),
     ("keys", &["root"]),
     ("policy", &["schemas"]),
-    ("query", &["library", "memory"]),
+    ("query", &["library", "memory", "spill", "temp"]),
     ("extract", &["overlap", "index_lag", "concurrency", "small_every", "metrics_file", "commit_rows", "page_size"]),
 ];
 
@@ -167,6 +167,14 @@ impl Settings {
             query.memory_bytes = size_bytes(&text)
                 .ok_or_else(|| self.wrong("query", "memory", "must be a size, such as \"512MiB\" or \"2GiB\""))?;
         }
+        if let Some(text) = self.text("query", "spill")? {
+            query.spill_bytes = match size_bytes(&text) {
+                Some(bytes) => bytes as u64,
+                None if text == "off" => 0,
+                None => return Err(self.wrong("query", "spill", "must be a size, such as \"16GiB\", or \"off\"")),
+            };
+        }
+        query.temp = self.text("query", "temp")?.map(|folder| base.join(folder));
         let mut extract = ExtractSettings::default();
         if let Some(overlap) = self.duration("extract", "overlap")? {
             extract.overlap = overlap;

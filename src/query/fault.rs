@@ -129,9 +129,11 @@ fn read(error: &DataFusionError, place: Place<'_>) -> Fault {
         DataFusionError::Plan(text) => planning(text, place),
         DataFusionError::NotImplemented(text) => Fault::new(format!("not supported: {}", one_line(text))),
         DataFusionError::ResourcesExhausted(_) => Fault::new("needs more memory than query.memory allows").with_hint(
-            "raise query.memory, select fewer columns, or narrow the rows before ORDER BY, GROUP BY and joins; nothing is spilled to disk",
+            "raise query.memory, select fewer columns, or narrow the rows before ORDER BY, GROUP BY and joins",
         ),
-        DataFusionError::Execution(text) => Fault::new(format!("failed while running: {}", blank_quoted(&one_line(text)))),
+        DataFusionError::Execution(text) => {
+            Fault::new(format!("failed while running: {}", blank_quoted(&one_line(text))))
+        }
         DataFusionError::Internal(text) => {
             Fault::new(format!("the engine failed: {}", one_line(text))).with_kind(ErrorKind::Internal)
         }

@@ -1,12 +1,13 @@
 //! A session: one version of the lake as SQL tables, read only, in bounded memory, at one instant.
 //!
-//! `now()` is the time of the session's clock when it was opened, in every query and default of the session. Nothing
-//! spills to disk: the engine's spill files are plaintext, so a query that needs more memory than allowed fails.
+//! `now()` is the time of the session's clock when it was opened, in every query and default of the session. Sorts,
+//! groups and merges that need more memory than allowed go to disk encrypted ([`spill`](crate::query::spill)).
 
 mod statement;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -19,7 +20,7 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::{ExecutionProps, SQLOptions, SessionConfig};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::simplify::SimplifyContext;
@@ -39,12 +40,18 @@ use crate::query::functions::{self, Dictionaries};
 use crate::query::header::Parameter;
 use crate::query::library::QueryFile;
 use crate::query::parameters::Arguments;
+use crate::query::spill::EncryptedSpill;
 
 /// What a session may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuerySettings {
-    /// Memory of all queries of the session together, bytes; default 1 GiB. Sorts, groups and joins that need more fail.
+    /// Memory of all queries of the session together, bytes; default 1 GiB. Sorts and groups that need more spill; hash
+    /// joins that need more fail.
     pub memory_bytes: usize,
+    /// Bytes on disk of all that is spilled at a time, encrypted; default 16 GiB, 0 for never.
+    pub spill_bytes: u64,
+    /// Folder of what is spilled; by default the system's folder for temporary files.
+    pub temp: Option<PathBuf>,
     /// How many parts of a plan run side by side; default the number of cores. More need more memory.
     pub partitions: usize,
     /// Rows per batch; default 8,192, the engine's own. More cost memory, fewer cost time.
@@ -54,7 +61,7 @@ pub struct QuerySettings {
 impl Default for QuerySettings {
     fn default() -> Self {
         let partitions = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Self { memory_bytes: 1 << 30, partitions, batch_rows: 8_192 }
+        Self { memory_bytes: 1 << 30, spill_bytes: 16 << 30, temp: None, partitions, batch_rows: 8_192 }
     }
 }
 
@@ -383,10 +390,19 @@ fn new_state(settings: &QuerySettings, now: Timestamp) -> Result<SessionState, D
     options.sql_parser.collect_spans = true;
     options.sql_parser.map_string_types_to_utf8view = false;
     options.execution.time_zone = Some("UTC".to_owned());
+    // What a sort keeps back for merging what it spilled; the engine's own 10 MB would be all of a small memory.
+    options.execution.sort_spill_reservation_bytes =
+        options.execution.sort_spill_reservation_bytes.min(settings.memory_bytes / 8);
     let tracked = NonZeroUsize::MIN.saturating_add(2);
+    let spill = if settings.spill_bytes == 0 {
+        DiskManagerMode::Disabled
+    } else {
+        let folder = settings.temp.clone().unwrap_or_else(std::env::temp_dir);
+        DiskManagerMode::Custom(Arc::new(EncryptedSpill::new(folder, settings.spill_bytes)))
+    };
     let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(TrackConsumersPool::new(GreedyMemoryPool::new(settings.memory_bytes), tracked)))
-        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+        .with_memory_pool(Arc::new(TrackConsumersPool::new(FairSpillPool::new(settings.memory_bytes), tracked)))
+        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(spill))
         .build_arc()?;
     let nanoseconds = i64::try_from(now.as_nanosecond()).unwrap_or(i64::MAX);
     let mut properties = ExecutionProps::new();
@@ -577,8 +593,9 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn more_memory_than_allowed_is_refused_without_a_spill() {
-        let settings = QuerySettings { memory_bytes: 1 << 20, partitions: 1, ..QuerySettings::default() };
+    async fn more_memory_than_allowed_is_refused_where_spilling_is_off() {
+        let settings =
+            QuerySettings { memory_bytes: 1 << 20, spill_bytes: 0, partitions: 1, ..QuerySettings::default() };
         for sql in [
             "SELECT value, sample_key('s', CAST(value AS varchar)) AS k FROM generate_series(1, 300000) ORDER BY k",
             "SELECT CAST(value AS varchar) AS v, count(*) FROM generate_series(1, 300000) GROUP BY v",
@@ -590,6 +607,26 @@ pub(super) mod tests {
         }
         let streamed = "SELECT max(value) FROM generate_series(1, 300000)";
         assert_eq!(run_with(streamed, &[], &settings).await.unwrap(), "300000\n");
+    }
+
+    #[tokio::test]
+    async fn sorts_and_groups_beyond_the_memory_answer_as_with_plenty() {
+        let plenty = QuerySettings { partitions: 2, ..QuerySettings::default() };
+        let little = QuerySettings { memory_bytes: 12 << 20, ..plenty.clone() };
+        for sql in [
+            "SELECT value, sample_key('s', CAST(value AS varchar)) AS k FROM generate_series(1, 400000) ORDER BY k",
+            "SELECT v, n FROM (SELECT CAST(value % 250000 AS varchar) AS v, count(*) AS n FROM generate_series(1, 400000) GROUP BY v) ORDER BY v",
+        ] {
+            let off = QuerySettings { spill_bytes: 0, ..little.clone() };
+            assert!(run_with(sql, &[], &off).await.is_err(), "it does not fit: {sql}");
+            assert!(run_with(sql, &[], &little).await.unwrap() == run_with(sql, &[], &plenty).await.unwrap(), "{sql}");
+        }
+        let bounded = QuerySettings { spill_bytes: 1 << 20, ..little };
+        let sql =
+            "SELECT value, sample_key('s', CAST(value AS varchar)) AS k FROM generate_series(1, 400000) ORDER BY k";
+        let error = run_with(sql, &[], &bounded).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Query);
+        assert!(error.message().contains("query.spill"), "{error:?}");
     }
 
     #[tokio::test]

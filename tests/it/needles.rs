@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use counterfoil::query::{Arguments, QueryFile, QuerySettings, Session};
 use counterfoil::schema::Schemas;
 use serde_json::Value;
 
@@ -116,4 +117,57 @@ async fn every_data_file_ends_in_pare() {
         let bytes = fs::read(&file).unwrap();
         assert_eq!(&bytes[bytes.len() - 4..], b"PARE", "{}", file.display());
     }
+}
+
+/// What the process's open files of a folder hold, those without a name too.
+#[cfg(target_os = "linux")]
+fn open_files(folder: &Path) -> Vec<Vec<u8>> {
+    let descriptors = fs::read_dir("/proc/self/fd").unwrap();
+    let open = descriptors.filter_map(|entry| {
+        let path = entry.ok()?.path();
+        fs::read_link(&path).ok()?.starts_with(folder).then(|| fs::read(&path).ok())?
+    });
+    open.collect()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_byte_that_a_query_spills_tells_a_planted_value() {
+    let world = World::with_tickets(600).await;
+    world.extract().await.unwrap();
+    let temporary = tempfile::tempdir().unwrap();
+    let settings = QuerySettings {
+        memory_bytes: 48 << 20,
+        batch_rows: 1_024,
+        temp: Some(temporary.path().canonicalize().unwrap()),
+        partitions: 2,
+        ..QuerySettings::default()
+    };
+    let manifest = world.lake.latest().await.unwrap();
+    let session = Session::open(&world.lake, &manifest, &settings, &world.shared_clock()).unwrap();
+    let sql = "SELECT t.*, g.value FROM tickets t CROSS JOIN generate_series(1, 100) g \
+               ORDER BY sample_key('s', ticket_id), value";
+    let file = QueryFile::inline(sql).unwrap();
+    let plan = session.plan(&file, &Arguments::parse(&file, &[]).unwrap()).await.unwrap();
+    let mut rows = session.stream(&plan).await.unwrap();
+    // When the first row of a sort is there, all that did not fit is on disk.
+    let mut count = rows.next().await.unwrap().unwrap().num_rows();
+
+    let needles = needles(&world);
+    let mut starts: Vec<Vec<&[u8]>> = vec![Vec::new(); 256];
+    for needle in &needles {
+        starts[usize::from(needle.as_bytes()[0])].push(needle.as_bytes());
+    }
+    let spilled = open_files(settings.temp.as_ref().unwrap());
+    assert!(spilled.iter().map(Vec::len).sum::<usize>() > 1 << 20, "the query spills");
+    assert_eq!(files(temporary.path()), Vec::<PathBuf>::new(), "without a name");
+    for bytes in spilled {
+        let mut found = Vec::new();
+        contains(&bytes, &starts, &mut found);
+        assert!(found.is_empty(), "a spill file holds {found:?}");
+    }
+    while let Some(batch) = rows.next().await.unwrap() {
+        count += batch.num_rows();
+    }
+    assert_eq!(count, 600 * 100);
 }

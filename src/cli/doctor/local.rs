@@ -11,8 +11,8 @@ use crate::cli::{Context, extract, grouped};
 use crate::config::Config;
 use crate::error::{ErrorKind, Result};
 use crate::keys::RootKey;
-use crate::lake::{Lake, Purpose};
 use crate::lake::manifest::Manifest;
+use crate::lake::{Lake, Purpose};
 use crate::policy::Policy;
 use crate::query::{Library, Session, check};
 

@@ -68,8 +68,13 @@ async fn crash_at_any_call_leaves_a_version_and_repeating_the_work_ends_the_same
     {
         for at in 0.. {
             let plain = memory();
-            let faulty =
-                Arc::new(Faulty { inner: Arc::clone(&plain), calls: Arc::new(AtomicUsize::new(0)), at, fault, for_good });
+            let faulty = Arc::new(Faulty {
+                inner: Arc::clone(&plain),
+                calls: Arc::new(AtomicUsize::new(0)),
+                at,
+                fault,
+                for_good,
+            });
             let broken: Arc<dyn ObjectStore> = Arc::<Faulty>::clone(&faulty);
             let mut done = 0;
             let mut next = 1;
