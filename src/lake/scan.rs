@@ -21,6 +21,7 @@ mod reader;
 
 use std::sync::Arc;
 
+use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
@@ -36,6 +37,8 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
@@ -199,6 +202,14 @@ impl Table {
         Ok(self.files.iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect())
     }
 
+    /// The order of rows inside every file.
+    fn key_order(&self) -> Vec<LexOrdering> {
+        let ascending = SortOptions { descending: false, nulls_first: false };
+        let key = self.schema.index_of(self.key_column).ok();
+        let key = key.map(|index| PhysicalSortExpr::new(Arc::new(Column::new(self.key_column, index)), ascending));
+        key.and_then(|key| LexOrdering::new([key])).into_iter().collect()
+    }
+
     fn partitioned(&self, file: &ScannedFile) -> PartitionedFile {
         let partitioned = PartitionedFile::new(file.file.path.clone(), file.file.bytes)
             .with_extension(Pinned(Arc::clone(&file.file)))
@@ -227,6 +238,33 @@ fn set_bounds(
         column.min_value = Precision::Exact(null.clone());
         column.max_value = Precision::Exact(null);
     }
+}
+
+/// Lines files up by their keys, so that each partition reads its files in the order of the key; none when their ranges
+/// overlap too much, or when it would leave one partition with most of the work.
+fn chains<'a>(files: &[&'a ScannedFile], partitions: usize) -> Option<Vec<Vec<&'a ScannedFile>>> {
+    let mut sorted = files.to_vec();
+    sorted.sort_by(|left, right| left.file.min_key.cmp(&right.file.min_key));
+    let mut chains: Vec<Vec<&ScannedFile>> = Vec::new();
+    for file in sorted {
+        // Another chain costs nothing while there are partitions without one.
+        if chains.len() < partitions {
+            chains.push(vec![file]);
+            continue;
+        }
+        let fits =
+            |chain: &&mut Vec<&ScannedFile>| chain.last().is_some_and(|last| last.file.max_key < file.file.min_key);
+        chains.iter_mut().filter(fits).min_by_key(|chain| bytes(chain))?.push(file);
+    }
+    let total: u64 = chains.iter().map(|chain| bytes(chain)).sum();
+    let largest = chains.iter().map(|chain| bytes(chain)).max()?;
+    let even = total / partitions.max(1) as u64;
+    // One file alone is split by row groups later, which keeps its order.
+    (files.len() == 1 || largest <= even + even / 4).then_some(chains)
+}
+
+fn bytes(files: &[&ScannedFile]) -> u64 {
+    files.iter().map(|file| file.file.bytes).sum()
 }
 
 /// Spreads files over partitions, the largest first, each to the partition that has the fewest bytes.
@@ -288,9 +326,20 @@ impl TableProvider for Table {
             .with_enable_page_index(false)
             .with_bloom_filter_on_read(false);
         let statistics = self.statistics_of_all(remaining.iter().copied());
-        let files = remaining.into_iter().map(|file| self.partitioned(file)).collect();
+        let partitions = state.config().target_partitions();
+        let (groups, ordering) = match chains(&remaining, partitions) {
+            Some(chains) => {
+                let groups =
+                    chains.into_iter().map(|files| files.into_iter().map(|file| self.partitioned(file)).collect());
+                (groups.collect(), self.key_order())
+            }
+            None => {
+                (spread(remaining.into_iter().map(|file| self.partitioned(file)).collect(), partitions), Vec::new())
+            }
+        };
         let config = FileScanConfigBuilder::new(url, Arc::new(source))
-            .with_file_groups(spread(files, state.config().target_partitions()))
+            .with_file_groups(groups)
+            .with_output_ordering(ordering)
             .with_statistics(statistics)
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
@@ -423,6 +472,34 @@ mod tests {
         let text = displayable(plan.as_ref()).indent(false).to_string();
         assert!(!text.contains("FilterExec"), "{text}");
         assert!(text.contains("projection=[ticket_id]") && text.contains("predicate=rev"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn rows_come_in_the_order_of_the_key_where_files_do_not_overlap() {
+        let ring = ring();
+        for (ranges, sorted) in [
+            (&[(0, 90), (90, 180), (180, 270), (270, 360), (360, 450), (450, 540)][..], true),
+            (&[(0, 400)][..], true),
+            (&[(0, 300), (100, 400), (200, 500), (10, 310)][..], false),
+        ] {
+            let files: Vec<_> =
+                ranges.iter().enumerate().map(|(n, (from, to))| encoded(&ring, &n.to_string(), *from, *to)).collect();
+            let (store, mut table) = stored(&files).await;
+            Arc::make_mut(&mut table.files[0]).superseded = [3, 4, 80].into_iter().collect();
+            let context = live(&store, &ring, &MetadataCache::default(), &table);
+            let sql = "SELECT ticket_id FROM tickets ORDER BY ticket_id";
+            let plan = context.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
+            let plan = displayable(plan.as_ref()).indent(false).to_string();
+            assert_eq!(!plan.contains("SortExec"), sorted, "{ranges:?}\n{plan}");
+            let mut expected: Vec<String> = Vec::new();
+            for (file, (from, to)) in table.files.iter().zip(ranges) {
+                let dead = &file.superseded | &file.tombstones;
+                let alive = (*from..*to).filter(|row| !dead.contains((row - from) as u32));
+                expected.extend(alive.map(|row| id(row).to_string()));
+            }
+            expected.sort();
+            assert_eq!(ids(&context, sql).await.unwrap(), expected, "{ranges:?}");
+        }
     }
 
     #[tokio::test]
