@@ -4,6 +4,7 @@
 
 mod crashes;
 pub(in crate::lake) mod faulty;
+mod interleavings;
 mod live;
 mod random;
 mod rivals;
