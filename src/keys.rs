@@ -14,14 +14,14 @@
 //! Key bytes live in [`SecretKey`](crate::secret::SecretKey): they are zeroized, print as `[redacted]`, cannot be cloned
 //! and appear in no error. This module alone uses the operating system's random numbers.
 
-mod ephemeral;
+mod block;
 mod gcm;
 pub mod metadata;
 mod object;
 mod ring;
 mod root;
 
-pub use ephemeral::{EphemeralKey, FRAME_OVERHEAD};
+pub use block::{BLOCK_OVERHEAD, BlockKey};
 pub use metadata::FileKey;
 pub use ring::{KeyRing, KeyState, RingKey};
 pub use root::RootKey;

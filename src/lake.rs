@@ -15,10 +15,12 @@
 //!
 //! What does not: whoever can write to the store can put back an older state of the whole log.
 //!
-//! The objects are listed in `lake/layout.rs`; the form of a commit stands in `lake/commit.rs`, of a data file in `lake/file.rs`.
+//! The objects are listed in `lake/layout.rs`; the form of a commit stands in `lake/commit.rs`, of a data file in `lake/file.rs`,
+//! of its index in `lake/index.rs`.
 
 mod commit;
 pub mod file;
+mod index;
 mod layout;
 mod lease;
 mod live;

@@ -60,7 +60,7 @@ pub(super) fn open(key: &SecretKey, aad: &[u8], sealed: &[u8]) -> Result<Option<
     }))
 }
 
-pub(super) fn cipher(key: &SecretKey) -> Result<LessSafeKey> {
+fn cipher(key: &SecretKey) -> Result<LessSafeKey> {
     UnboundKey::new(&AES_256_GCM, key.expose())
         .map(LessSafeKey::new)
         .map_err(|_| Error::internal("failed to set up AES-256-GCM"))

@@ -11,11 +11,12 @@
 //!     {"supersede": {"table": "tickets", "path": "data/tickets/….parquet", "rows": "<roaring>"}},
 //!     {"add":       {"table": "tickets", "schema": 0, "path": …, "bytes": …, "rows": …, "pin": "<base64>", "tail_bytes": …,
 //!                    "min_key": …, "max_key": …, "updated_ms": [from, to], "policy": …, "content": "<base64>",
-//!                    "superseded": "<roaring>", "tombstones": "<roaring>"}},
+//!                    "superseded": "<roaring>", "tombstones": "<roaring>", "index": {"header_bytes": …, "bytes": …}}},
 //!     {"watermark": {"table": "tickets", "to": {…}}},
 //!     {"run":       {…}} ] }
 //! ```
 //!
+//! `index` is there when an index stands beside the file (`lake/index.rs`), which takes the same name.
 //! `<roaring>` is base64 of the portable serialization of a roaring bitmap over row positions of the file. Actions apply
 //! in their order. `schema` is an index into `schemas`: the columns of the file, field metadata included. A snapshot has
 //! the same form under the purpose `snapshot/<version>`: it is the commit that makes its version out of nothing, so there
@@ -41,7 +42,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::lake::layout;
-use crate::lake::manifest::{DataFile, Watermark};
+use crate::lake::manifest::{DataFile, IndexSize, Watermark};
 use crate::lake::run::RunRecord;
 use crate::model::Stream;
 
@@ -126,6 +127,8 @@ struct WireFile {
     superseded: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     tombstones: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    index: Option<IndexSize>,
 }
 
 impl Commit {
@@ -234,6 +237,7 @@ impl Action {
                 content: file.content.map(|digest| BASE64.encode(digest)),
                 superseded: bitmap_text(&file.superseded)?,
                 tombstones: bitmap_text(&file.tombstones)?,
+                index: file.index,
             })),
             Self::Remove(stream, path) => WireAction::Remove { table: stream.to_string(), path: path.clone() },
             Self::Supersede(stream, path, rows) => {
@@ -276,6 +280,7 @@ impl WireAction {
                     content: file.content.as_deref().map(digest).transpose()?,
                     superseded: bitmap(&file.superseded)?,
                     tombstones: bitmap(&file.tombstones)?,
+                    index: file.index,
                 }),
             ),
             Self::Remove { table, path } => Action::Remove(stream(&table)?, path),
@@ -355,8 +360,10 @@ mod tests {
             content: Some([9; 32]),
             superseded: (0..69_000).collect(),
             tombstones: [5, 69_999].into_iter().collect(),
+            index: Some(IndexSize { header_bytes: 300_000, bytes: 2_000_000 }),
         };
-        let bare = DataFile { content: None, updated_ms: None, superseded: RoaringBitmap::new(), ..file.clone() };
+        let bare =
+            DataFile { content: None, updated_ms: None, index: None, superseded: RoaringBitmap::new(), ..file.clone() };
         let watermark = Watermark {
             complete_through_ms: Some(5),
             complete_from_ms: Some(1),

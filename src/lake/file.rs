@@ -167,6 +167,7 @@ pub(super) fn encode_columns(
         tombstones: (0u32..).zip(keys).filter(|(_, key)| key.deleted).map(|(position, _)| position).collect(),
         schema: Arc::clone(declared),
         content: None,
+        index: None,
     };
     Ok((bytes, file))
 }

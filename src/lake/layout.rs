@@ -6,6 +6,7 @@
 //! <root>/log/00000000000000000001.commit    one sealed object per version
 //! <root>/log/00000000000000000020.snapshot  all commits up to a version in one sealed object
 //! <root>/data/<table>/<uuid-v7>.parquet     immutable encrypted Parquet
+//! <root>/data/<table>/<uuid-v7>.index       where its ids stand, encrypted; not for every file
 //! <root>/leases/<purpose>/<number>          who extracts, or tidies up, and until when; the highest number counts
 //! ```
 //!
@@ -79,6 +80,11 @@ pub(super) fn probe(clock: &dyn Clock) -> Path {
 /// A name for a new data file: unique, and ordered by time.
 pub(super) fn new_data_file(stream: Stream, clock: &dyn Clock) -> String {
     format!("{DATA}/{}/{}.parquet", stream.table(), new_uuid(clock))
+}
+
+/// Name of the index beside a data file.
+pub(super) fn index_of(data_file: &str) -> String {
+    format!("{}.index", data_file.strip_suffix(".parquet").unwrap_or(data_file))
 }
 
 /// Tells whether a path is one that [`new_data_file`] makes for the stream.

@@ -12,7 +12,7 @@ use roaring::RoaringBitmap;
 
 use crate::error::Result;
 use crate::lake::manifest::{DataFile, Manifest, TableState};
-use crate::lake::scan::{self, FileIds};
+use crate::lake::scan::{self, Access, FileIds, FoundKey};
 use crate::lake::{Inner, Lake};
 use crate::model::{ObjectId, Stream};
 use crate::policy::RecordKey;
@@ -100,19 +100,17 @@ impl Lake {
         stream: Stream,
         ids: &HashSet<ObjectId>,
     ) -> Result<Vec<RecordKey>> {
-        let mut keys = Vec::new();
-        for file in files(manifest, stream) {
-            let inner = &self.0;
-            let found =
-                scan::find_keys(&inner.store, &inner.look_ups, &inner.ring, file, stream.key_column(), ids).await?;
-            keys.extend(found.into_iter().filter(|row| !row.superseded).map(|row| RecordKey {
-                id: row.id,
-                updated_at_ms: row.updated_at_ms,
-                rev: row.rev,
-                deleted: row.deleted,
-            }));
-        }
-        Ok(keys)
+        let (store, ring, cache) = (Arc::clone(&self.0.store), self.0.ring.clone(), self.0.look_ups.clone());
+        let access = Access { store, ring, cache };
+        let files = files(manifest, stream);
+        let found = scan::find_counting(&access, files, stream.key_column(), ids.iter().copied()).await?;
+        let key = |(_, row): (usize, FoundKey)| RecordKey {
+            id: row.id,
+            updated_at_ms: row.updated_at_ms,
+            rev: row.rev,
+            deleted: row.deleted,
+        };
+        Ok(found.into_iter().map(key).collect())
     }
 
     /// Finds the live rows whose `column` holds one of these ids, among the files that `earlier` has too; ascending.

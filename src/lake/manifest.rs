@@ -14,8 +14,8 @@ use roaring::RoaringBitmap;
 
 use crate::error::{Error, Result};
 use crate::lake::commit::{Action, Commit};
-use crate::lake::layout;
 use crate::lake::run::RunRecord;
+use crate::lake::{index, layout};
 use crate::model::{ObjectId, Stream};
 
 /// The state of the lake at one version.
@@ -72,6 +72,17 @@ pub struct DataFile {
     pub superseded: RoaringBitmap,
     /// Rows (positions in the file) that are tombstones of deleted records.
     pub tombstones: RoaringBitmap,
+    /// The index of ids that stands beside the file, where it has one.
+    pub index: Option<IndexSize>,
+}
+
+/// How long a file's index is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct IndexSize {
+    /// The sealed header, which stands first.
+    pub header_bytes: u64,
+    /// The whole object.
+    pub bytes: u64,
 }
 
 impl Default for DataFile {
@@ -90,6 +101,7 @@ impl Default for DataFile {
             content: None,
             superseded: RoaringBitmap::new(),
             tombstones: RoaringBitmap::new(),
+            index: None,
         }
     }
 }
@@ -99,6 +111,12 @@ impl DataFile {
     #[must_use]
     pub fn live_rows(&self) -> u64 {
         self.rows.saturating_sub((&self.superseded | &self.tombstones).len())
+    }
+
+    /// Returns the path of the index, where the file has one.
+    #[must_use]
+    pub fn index_path(&self) -> Option<String> {
+        self.index.map(|_| layout::index_of(&self.path))
     }
 
     /// Returns the smallest and the largest key.
@@ -123,6 +141,9 @@ impl DataFile {
         }
         if [&self.superseded, &self.tombstones].iter().any(|rows| !fits(rows, self.rows)) {
             return wrong("a row position lies beyond a data file's rows");
+        }
+        if self.index.is_some_and(|index| !index::is_size_of(index, self.rows)) {
+            return wrong("the length of a data file's index does not go with its rows");
         }
         self.key_range().map(drop)
     }
@@ -241,7 +262,7 @@ impl Changes<'_> {
     fn add(&mut self, stream: Stream, file: Arc<DataFile>) -> Result<()> {
         file.check(stream)?;
         let table = self.table(stream)?;
-        if let Some(column) = file.schema.fields().iter().find(|field| !has_column(&table.schema, field)) {
+        if let Some(column) = missing_column(&table.schema, &file.schema) {
             return Err(Error::data("a data file has a column that its table has not")
                 .with_context("file", &file.path)
                 .with_context("column", column.name()));
@@ -332,9 +353,17 @@ pub(super) fn union(table: &Schema, rows: &Schema) -> Result<Schema, TypeChange>
     Ok(Schema::new_with_metadata(fields, table.metadata().clone()))
 }
 
-/// Tells whether `schema` has the column, of the same type.
-pub(super) fn has_column(schema: &Schema, column: &Field) -> bool {
-    schema.field_with_name(column.name()).is_ok_and(|known| known.data_type().equals_datatype(column.data_type()))
+/// Finds a column of `rows` that `schema` does not have of the same type.
+pub(super) fn missing_column<'a>(schema: &Schema, rows: &'a Schema) -> Option<&'a Field> {
+    let is_same = |known: &Field, column: &Field| {
+        known.name() == column.name() && known.data_type().equals_datatype(column.data_type())
+    };
+    // Nearly always it stands at the same place: to search for each of some hundred columns takes long for many files.
+    let has = |place: usize, column: &Field| {
+        schema.fields().get(place).is_some_and(|known| is_same(known, column))
+            || schema.fields().iter().any(|known| is_same(known, column))
+    };
+    rows.fields().iter().enumerate().find(|(place, column)| !has(*place, column)).map(|(_, column)| column.as_ref())
 }
 
 #[cfg(test)]
@@ -449,6 +478,11 @@ mod tests {
                 "path that climbs",
                 2,
                 vec![add(DataFile { path: "data/tickets/../../x.parquet".to_owned(), ..file(3, 1) })],
+            ),
+            (
+                "index longer than its rows",
+                2,
+                vec![add(DataFile { index: Some(IndexSize { header_bytes: 100, bytes: 1 << 40 }), ..file(3, 1) })],
             ),
             ("no rows", 2, vec![add(file(3, 0))]),
             ("more rows than positions", 2, vec![add(file(3, 1 << 32))]),

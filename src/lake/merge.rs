@@ -6,8 +6,7 @@
 //! exception: rows read by id, which is later than any index, supersede the same revision, so that a record whose
 //! tombstone was a mistake comes back, and a ticket that moved without a new revision moves here too.
 //!
-//! Ids are looked up in the files whose key range can hold them. Since ids begin with the time of creation and files are
-//! sorted by id, that is a row group or two of few files.
+//! Ids are looked up in the files whose key range can hold them, by the index of each ([`index`](crate::lake::index)).
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -15,21 +14,17 @@ use std::sync::Arc;
 
 use arrow::array::BooleanArray;
 use arrow::row::{RowConverter, SortField};
-use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::ObjectStore;
 use ring::digest::{Context, SHA256};
 use roaring::RoaringBitmap;
 
 use crate::error::{Error, Result};
 use crate::keys::KeyRing;
-use crate::lake::manifest::{DataFile, has_column};
-use crate::lake::scan::{self, MetadataCache, fingerprint};
+use crate::lake::manifest::{DataFile, missing_column};
+use crate::lake::scan::{self, Access, MetadataCache};
 use crate::lake::transaction::RowCounts;
 use crate::model::ObjectId;
 use crate::policy::{RecordKey, RedactedBatch, SortedRows};
-
-/// Files whose keys are read at once.
-const LOOK_UPS: usize = 8;
 
 /// Rows of one stream in key order, each id once.
 pub(super) struct Incoming {
@@ -109,20 +104,16 @@ pub(super) async fn merge(
 ) -> Result<Merged> {
     let rows = &incoming.rows;
     let ids: Vec<ObjectId> = rows.keys().iter().map(|key| key.id).collect();
-    let mut prints: Vec<(u32, ObjectId)> = ids.iter().map(|id| (fingerprint(*id), *id)).collect();
-    prints.sort_unstable();
+    let access = Access { store: Arc::clone(store), ring: ring.clone(), cache: cache.clone() };
+    let found = scan::find_counting(&access, files, rows.stream().key_column(), ids.iter().copied()).await?;
     let mut present: HashMap<ObjectId, Vec<Present>> = HashMap::new();
-    // Collected, because a stream that borrows through a closure makes this future hard to send between threads.
-    let look_ups: Vec<_> = files
-        .iter()
-        .enumerate()
-        .map(|(place, file)| look_up(store, cache, ring, place, file, rows, (&ids, &prints)).boxed())
-        .collect();
-    let mut found = stream::iter(look_ups).buffer_unordered(LOOK_UPS);
-    while let Some(found) = found.try_next().await? {
-        for (id, row) in found {
-            present.entry(id).or_default().push(row);
-        }
+    let mut current: HashMap<usize, bool> = HashMap::new();
+    for (place, row) in found {
+        let file = &files[place];
+        let is_current = || file.policy == *rows.policy() && missing_column(&file.schema, rows.schema()).is_none();
+        let current = *current.entry(place).or_insert_with(is_current);
+        let key = RecordKey { id: row.id, updated_at_ms: row.updated_at_ms, rev: row.rev, deleted: row.deleted };
+        present.entry(row.id).or_default().push(Present { file: place, position: row.position, key, current });
     }
     let mut merged = Merged {
         kept: BooleanArray::from(Vec::<bool>::new()),
@@ -197,44 +188,4 @@ fn newest_per_id(keys: &[RecordKey]) -> BooleanArray {
         start += same.len();
     }
     BooleanArray::from(newest)
-}
-
-/// Finds the rows of a file that count and have one of the ids (ascending, and by ascending fingerprint).
-async fn look_up(
-    store: &Arc<dyn ObjectStore>,
-    cache: &MetadataCache,
-    ring: &KeyRing,
-    place: usize,
-    file: &Arc<DataFile>,
-    rows: &SortedRows,
-    (ids, prints): (&[ObjectId], &[(u32, ObjectId)]),
-) -> Result<Vec<(ObjectId, Present)>> {
-    let (min, max) = file.key_range()?;
-    let from = ids.partition_point(|id| *id < min);
-    let to = ids.partition_point(|id| *id <= max);
-    if from >= to {
-        return Ok(Vec::new());
-    }
-    let wanted: HashSet<ObjectId> = match cache.filter(file) {
-        Some(filter) => filter.select(prints).into_iter().collect(),
-        None => ids[from..to].iter().copied().collect(),
-    };
-    if wanted.is_empty() {
-        return Ok(Vec::new());
-    }
-    let found = scan::find_keys(store, cache, ring, file, rows.stream().key_column(), &wanted).await?;
-    let current =
-        file.policy == *rows.policy() && rows.schema().fields().iter().all(|field| has_column(&file.schema, field));
-    let counting = found.into_iter().filter(|found| !file.superseded.contains(found.position));
-    Ok(counting
-        .map(|found| {
-            let key = RecordKey {
-                id: found.id,
-                updated_at_ms: found.updated_at_ms,
-                rev: found.rev,
-                deleted: file.tombstones.contains(found.position),
-            };
-            (found.id, Present { file: place, position: found.position, key, current })
-        })
-        .collect())
 }

@@ -53,12 +53,13 @@ use crate::lake::manifest::{DataFile, TableState};
 use crate::model::Stream;
 
 use guard::{CurrentFiles, Guard};
-use reader::{Access, Pinned, PinnedReaders};
+use reader::{Pinned, PinnedReaders};
 
 pub use cache::MetadataCache;
-pub(in crate::lake) use cache::{IdFilter, fingerprint};
 pub use find::{FoundKey, find_keys};
+pub(in crate::lake) use find::{REV, UPDATED_AT, find_counting};
 pub use ids::FileIds;
+pub(in crate::lake) use reader::{Access, Object};
 
 /// The URL under which DataFusion looks up a store for our files; it only has to resolve, our readers bring their own.
 const STORE_URL: &str = "counterfoil://lake";

@@ -279,7 +279,7 @@ async fn lake_in_a_folder_keeps_its_rows_and_leaves_no_staged_file() {
             if path.is_dir() { folders.push(path) } else { files += 1 }
         }
     }
-    assert_eq!(files, 2 + 3 + 1 + 4 + 1, "lake.json, ring, commits, a snapshot, data files, the lease");
+    assert_eq!(files, 2 + 3 + 1 + 4 + 4 + 1, "lake.json, ring, commits, a snapshot, data files and indexes, the lease");
 }
 
 #[tokio::test]
@@ -339,7 +339,11 @@ async fn nothing_is_stored_in_plaintext() {
     append(&lake, tickets(&[revision(1, 1)])).await.unwrap();
     replace(&lake, tags(&[revision(2, 1)])).await;
     let objects: Vec<ObjectMeta> = store.list(None).try_collect().await.unwrap();
-    assert_eq!(objects.len(), 2 + 4 + 2, "lake.json, ring, two commits with snapshots, two files");
+    assert_eq!(
+        objects.len(),
+        2 + 4 + 2 + 1,
+        "lake.json, ring, two commits with snapshots, two files, the index of one"
+    );
     for object in objects {
         let bytes = store.get(&object.location).await.unwrap().bytes().await.unwrap();
         for needle in ["needle-1", "status", &hex(1), &hex(2), "ticket_id"] {
@@ -381,23 +385,32 @@ async fn concurrent_writers_all_land() {
 }
 
 #[tokio::test]
-async fn swapped_and_missing_data_files_are_found() {
+async fn swapped_and_missing_data_files_and_indexes_are_found() {
     let store = memory();
     let lake = create(&store).await;
     append(&lake, tickets(&[revision(1, 1)])).await.unwrap();
     append(&lake, tickets(&[revision(2, 1)])).await.unwrap();
     let manifest = lake.latest().await.unwrap();
-    let paths: Vec<Path> =
-        manifest.tables[&Stream::Tickets].files.iter().map(|file| Path::from(file.path.as_str())).collect();
-    let second = store.get(&paths[1]).await.unwrap().bytes().await.unwrap();
-    store.put(&paths[0], second.into()).await.unwrap();
-    for missing in [false, true] {
-        if missing {
-            store.delete(&paths[0]).await.unwrap();
+    let files = &manifest.tables[&Stream::Tickets].files;
+    let data = [0, 1].map(|file: usize| Path::from(files[file].path.as_str()));
+    let indexes = [0, 1].map(|file: usize| Path::from(files[file].index_path().unwrap()));
+    for paths in [data, indexes] {
+        let first = store.get(&paths[0]).await.unwrap().bytes().await.unwrap();
+        let second = store.get(&paths[1]).await.unwrap().bytes().await.unwrap();
+        store.put(&paths[0], second.into()).await.unwrap();
+        for missing in [false, true] {
+            if missing {
+                store.delete(&paths[0]).await.unwrap();
+            }
+            let fresh = open(&store).await.unwrap();
+            let error = if paths[0].as_ref().ends_with(".index") {
+                append(&fresh, tickets(&[revision(1, 2)])).await.unwrap_err()
+            } else {
+                fresh.live_ids(&manifest, Stream::Tickets).unwrap().next(9).await.unwrap_err()
+            };
+            assert_eq!(error.kind(), ErrorKind::Data, "missing: {missing}: {error:?}");
+            assert!(format!("{error:?}").contains(paths[0].as_ref()), "{error:?}");
         }
-        let fresh = open(&store).await.unwrap();
-        let error = append(&fresh, tickets(&[revision(1, 2)])).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Data, "missing: {missing}: {error:?}");
-        assert!(format!("{error:?}").contains(paths[0].as_ref()), "{error:?}");
+        store.put(&paths[0], first.into()).await.unwrap();
     }
 }

@@ -5,7 +5,7 @@
 //! process is killed. Bytes are written in frames, in order:
 //!
 //! ```text
-//! frame n: AES-256-GCM ciphertext of at most FRAME_BYTES | tag 16      nonce = n
+//! frame n: nonce 12 | AES-256-GCM ciphertext of at most FRAME_BYTES | tag 16      associated data: n
 //! ```
 //!
 //! Where each frame begins is kept in memory, so a file that somebody cuts, swaps or changes does not open.
@@ -24,7 +24,7 @@ use datafusion::execution::spill_file::{SpillFile, SpillWriter, TempFileFactory}
 use futures::{Stream, stream};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::keys::EphemeralKey;
+use crate::keys::{BLOCK_OVERHEAD, BlockKey};
 
 /// Bytes of a frame before it is sealed: large enough that sealing and reading cost little for each.
 const FRAME_BYTES: usize = 128 << 10;
@@ -55,7 +55,7 @@ impl TempFileFactory for EncryptedSpill {
     fn create_temp_file(&self, _description: &str) -> DataFusionResult<Arc<dyn SpillFile>> {
         let quota = Arc::clone(&self.0);
         let file = tempfile::tempfile_in(&quota.folder).map_err(|cause| external(failed("make", &quota, cause)))?;
-        let key = EphemeralKey::generate().map_err(external)?;
+        let key = BlockKey::generate().map_err(external)?;
         let contents = Mutex::new(Contents { file, ends: Vec::new() });
         Ok(Arc::new(Encrypted(Arc::new(Shared { quota, key, contents }))))
     }
@@ -66,7 +66,7 @@ struct Encrypted(Arc<Shared>);
 
 struct Shared {
     quota: Arc<Quota>,
-    key: EphemeralKey,
+    key: BlockKey,
     contents: Mutex<Contents>,
 }
 
@@ -87,8 +87,12 @@ impl Shared {
             return Ok(());
         }
         let mut contents = self.contents();
-        self.key.seal(contents.ends.len() as u64, frame)?;
-        let length = frame.len() as u64;
+        let number = u32::try_from(contents.ends.len())
+            .map_err(|_| Error::internal("a spill file has more frames than can be numbered"))?;
+        let mut sealed = Vec::with_capacity(frame.len() + BLOCK_OVERHEAD);
+        self.key.seal_into(&mut sealed, number, frame)?;
+        frame.clear();
+        let length = sealed.len() as u64;
         let used = self.quota.used_bytes.fetch_add(length, Ordering::Relaxed) + length;
         // Counted first, so that the file's end frees it also when the write fails.
         let end = contents.ends.last().copied().unwrap_or(0) + length;
@@ -99,8 +103,7 @@ impl Shared {
                 .with_hint("raise query.spill or query.memory, or narrow the rows before ORDER BY and GROUP BY"));
         }
         let start = end - length;
-        let written = contents.file.seek(SeekFrom::Start(start)).and_then(|_| contents.file.write_all(frame));
-        frame.clear();
+        let written = contents.file.seek(SeekFrom::Start(start)).and_then(|_| contents.file.write_all(&sealed));
         written.map_err(|cause| failed("write", &self.quota, cause))
     }
 
@@ -113,8 +116,12 @@ impl Shared {
         let read = contents.file.seek(SeekFrom::Start(start)).and_then(|_| contents.file.read_exact(&mut frame));
         drop(contents);
         read.map_err(|cause| failed("read", &self.quota, cause))?;
-        self.key.open(number as u64, &mut frame)?;
-        Ok(Some(frame.into()))
+        let opened = u32::try_from(number).map(|number| self.key.open(number, &frame));
+        match opened {
+            Ok(Ok(Some(mut plain))) => Ok(Some(std::mem::take(&mut *plain).into())),
+            Ok(Err(error)) => Err(error),
+            _ => Err(Error::data("a temporary file was changed by somebody else").with_context("frame", number)),
+        }
     }
 }
 
@@ -239,8 +246,8 @@ mod tests {
         writer.write_all(&[7; 300_000]).unwrap();
         writer.finish().unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-        assert_eq!(file.size(), Some(300_000 + 3 * 16));
-        assert_eq!(spill.0.used_bytes.load(Ordering::Relaxed), 300_000 + 3 * 16);
+        assert_eq!(file.size(), Some(300_000 + 3 * 28));
+        assert_eq!(spill.0.used_bytes.load(Ordering::Relaxed), 300_000 + 3 * 28);
         drop((writer, file));
         assert_eq!(spill.0.used_bytes.load(Ordering::Relaxed), 0);
     }
@@ -250,7 +257,7 @@ mod tests {
         let spill = EncryptedSpill::new(std::env::temp_dir(), u64::MAX);
         let shared = Arc::new(Shared {
             quota: Arc::clone(&spill.0),
-            key: EphemeralKey::generate().unwrap(),
+            key: BlockKey::generate().unwrap(),
             contents: Mutex::new(Contents { file: tempfile::tempfile().unwrap(), ends: Vec::new() }),
         });
         shared.append(&mut b"needle in a haystack".to_vec()).unwrap();

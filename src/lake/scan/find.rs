@@ -1,7 +1,8 @@
 //! Finds the rows that a change supersedes, by reading little.
 //!
-//! Files are sorted by key, so the statistics of a row group tell whether it can hold a wanted id; of those row groups only
-//! the columns of the key and of the revision are read.
+//! The manifest's bounds tell which files can hold a wanted id, and the index of such a file where it stands
+//! ([`index`](crate::lake::index)). Of a file without an index the statistics of its row groups are asked (files are sorted
+//! by key), and the columns of the key and of the revision are read.
 
 use std::collections::HashSet;
 use std::hash::BuildHasher;
@@ -16,20 +17,29 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::RowGroupMetaData;
+use roaring::RoaringBitmap;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::error::{Error, Result};
 use crate::keys::KeyRing;
+use crate::lake::index::{self, Entry, Wanted};
 use crate::lake::manifest::DataFile;
 use crate::lake::scan::MetadataCache;
-use crate::lake::scan::cache::IdFilter;
 use crate::lake::scan::reader::{Access, PinnedReader};
 use crate::model::ObjectId;
 
 /// Column of the time of a record's last change.
-pub(super) const UPDATED_AT: &str = "updated_at";
+pub(in crate::lake) const UPDATED_AT: &str = "updated_at";
 
 /// Column of a record's revision.
-const REV: &str = "rev";
+pub(in crate::lake) const REV: &str = "rev";
+
+/// Files that are asked at once: on a store far away each costs a round trip or two.
+const FILES_AT_ONCE: usize = 16;
+
+/// What the files that are asked at once take of memory, in KiB.
+const ROOM_KIB: u32 = 16 << 10;
 
 /// A row of a data file whose id was wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,9 +62,9 @@ pub struct FoundKey {
 ///
 /// # Errors
 ///
-/// [`Data`](crate::error::ErrorKind::Data) when the file is missing, damaged or not the one that the manifest pins;
-/// [`Denied`](crate::error::ErrorKind::Denied) when the ring does not have its key; [`Unavailable`](crate::error::ErrorKind::Unavailable)
-/// when the store does not answer.
+/// [`Data`](crate::error::ErrorKind::Data) when the file or its index is missing, damaged or not the one that the manifest
+/// names; [`Denied`](crate::error::ErrorKind::Denied) when the ring does not have its key;
+/// [`Unavailable`](crate::error::ErrorKind::Unavailable) when the store does not answer.
 pub async fn find_keys<S: BuildHasher>(
     store: &Arc<dyn ObjectStore>,
     cache: &MetadataCache,
@@ -63,14 +73,94 @@ pub async fn find_keys<S: BuildHasher>(
     key_column: &str,
     wanted: &HashSet<ObjectId, S>,
 ) -> Result<Vec<FoundKey>> {
-    let bounds = (id(file.min_key.as_bytes()), id(file.max_key.as_bytes()));
-    let mut candidates: Vec<ObjectId> = wanted.iter().copied().filter(|id| is_inside(bounds, *id)).collect();
-    if candidates.is_empty() {
+    let access = Access { store: Arc::clone(store), ring: ring.clone(), cache: cache.clone() };
+    find(access, file, key_column, &Wanted::new(wanted.iter().copied()), &RoaringBitmap::new()).await
+}
+
+/// Finds the rows of some files that count, superseded by none, and whose ids are wanted; each with the place of its file, in
+/// no order.
+///
+/// Files are asked side by side on all threads: where there are many, opening objects and decrypting are what takes time.
+///
+/// # Errors
+///
+/// Those of [`find_keys`].
+pub(in crate::lake) async fn find_counting(
+    access: &Access,
+    files: &[Arc<DataFile>],
+    key_column: &'static str,
+    ids: impl Iterator<Item = ObjectId>,
+) -> Result<Vec<(usize, FoundKey)>> {
+    let wanted = Arc::new(Wanted::new(ids));
+    let mut waiting = Vec::new();
+    for (place, file) in files.iter().enumerate().filter(|(_, file)| file.superseded.len() < file.rows) {
+        if !wanted.within(file)?.is_empty() {
+            waiting.push((place, Arc::clone(file)));
+        }
+    }
+    let room = Arc::new(Semaphore::new(ROOM_KIB as usize));
+    let mut waiting = waiting.into_iter();
+    let mut asked = JoinSet::new();
+    let mut found = Vec::new();
+    loop {
+        while asked.len() < FILES_AT_ONCE
+            && let Some((place, file)) = waiting.next()
+        {
+            let (access, wanted, room) = (access.clone(), Arc::clone(&wanted), Arc::clone(&room));
+            asked.spawn(async move {
+                let _room = room.acquire_many(room_kib(&file)).await;
+                let rows = find(access, &file, key_column, &wanted, &file.superseded).await?;
+                Ok::<_, Error>((place, rows))
+            });
+        }
+        let Some(answer) = asked.join_next().await else { return Ok(found) };
+        let (place, rows) = answer.map_err(|error| Error::internal("a look-up broke off").with_source(error))??;
+        found.extend(rows.into_iter().map(|row| (place, row)));
+    }
+}
+
+/// The memory that a look-up may take: the header of an index as it comes and as it is kept, or the key columns of a row group.
+fn room_kib(file: &DataFile) -> u32 {
+    let kib = file.index.map_or(ROOM_KIB / 8, |index| u32::try_from(index.header_bytes >> 9).unwrap_or(ROOM_KIB));
+    kib.clamp(1, ROOM_KIB)
+}
+
+/// Finds the rows of a file that have one of these ids, less those in `skipped`.
+async fn find(
+    access: Access,
+    file: &Arc<DataFile>,
+    key_column: &str,
+    wanted: &Wanted,
+    skipped: &RoaringBitmap,
+) -> Result<Vec<FoundKey>> {
+    let found = match file.index {
+        Some(size) => index::look_up(&access, (file, size), wanted, skipped).await?,
+        None => find_in_columns(access, file, key_column, wanted, skipped).await?,
+    };
+    let key = |(position, entry): (u32, Entry)| FoundKey {
+        position,
+        id: entry.id,
+        updated_at_ms: entry.updated_at_ms,
+        rev: entry.rev,
+        deleted: file.tombstones.contains(position),
+        superseded: file.superseded.contains(position),
+    };
+    Ok(found.into_iter().map(key).collect())
+}
+
+/// Finds rows in a file without an index, by its key columns.
+async fn find_in_columns(
+    access: Access,
+    file: &Arc<DataFile>,
+    key_column: &str,
+    wanted: &Wanted,
+    skipped: &RoaringBitmap,
+) -> Result<Vec<(u32, Entry)>> {
+    let places = wanted.within(file)?;
+    let ids: Vec<ObjectId> = wanted.ids().skip(places.start).take(places.len()).collect();
+    if ids.is_empty() {
         return Ok(Vec::new());
     }
-    candidates.sort_unstable();
-
-    let access = Access { store: Arc::clone(store), ring: ring.clone(), cache: cache.clone() };
     let failed = |cause: ParquetError| located(cause, file);
     let reader = PinnedReader::new(access, Arc::clone(file));
     let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(failed)?;
@@ -85,12 +175,12 @@ pub async fn find_keys<S: BuildHasher>(
     let mut first = 0u64;
     let mut groups = Vec::new();
     let mut positions = Vec::new();
-    for (index, group) in builder.metadata().row_groups().iter().enumerate() {
+    for (number, group) in builder.metadata().row_groups().iter().enumerate() {
         let rows = group.num_rows().unsigned_abs();
         let bounds = bounds_of(group, key_leaf);
-        let from = candidates.partition_point(|id| bounds.0.is_some_and(|min| *id < min));
-        if candidates.get(from).is_some_and(|id| is_inside(bounds, *id)) {
-            groups.push(index);
+        let from = ids.partition_point(|id| bounds.0.is_some_and(|min| *id < min));
+        if ids.get(from).is_some_and(|id| is_inside(bounds, *id)) {
+            groups.push(number);
             positions.push(first..first + rows);
         }
         first += rows;
@@ -99,8 +189,6 @@ pub async fn find_keys<S: BuildHasher>(
         return Ok(Vec::new());
     }
 
-    // A file that is read whole is known from now on.
-    let mut seen = (groups.len() == builder.metadata().num_row_groups()).then(|| Vec::with_capacity(first as usize));
     let mask = ProjectionMask::columns(&schema, [key_column, UPDATED_AT, REV]);
     let mut stream = builder.with_projection(mask).with_row_groups(groups).build().map_err(failed)?;
     let mut positions = positions.into_iter().flatten();
@@ -110,24 +198,13 @@ pub async fn find_keys<S: BuildHasher>(
             Error::data("key columns of the data file have unknown types").with_context("file", &file.path)
         })?;
         for (row, position) in (0..batch.num_rows()).zip(&mut positions) {
-            let id = columns.id(row);
-            if let (Some(seen), Some(id)) = (&mut seen, id) {
-                seen.push(id);
+            let Some(id) = columns.id(row) else { continue };
+            if !wanted.contains(id) || skipped.contains(position as u32) {
+                continue;
             }
-            let Some(id) = id.filter(|id| wanted.contains(id)) else { continue };
-            let position = position as u32;
-            found.push(FoundKey {
-                position,
-                id,
-                updated_at_ms: value(columns.updated_at.as_ref(), row),
-                rev: value(columns.rev.as_ref(), row),
-                deleted: file.tombstones.contains(position),
-                superseded: file.superseded.contains(position),
-            });
+            let (updated_at_ms, rev) = (value(columns.updated_at.as_ref(), row), value(columns.rev.as_ref(), row));
+            found.push((position as u32, Entry { id, updated_at_ms, rev }));
         }
-    }
-    if let Some(seen) = seen {
-        cache.insert_filter(file, IdFilter::new(seen.into_iter()));
     }
     Ok(found)
 }

@@ -33,10 +33,33 @@ const MIN_MODULE_BYTES: u32 = 12 + 16;
 
 /// What it takes to read data files of one lake.
 #[derive(Debug, Clone)]
-pub(super) struct Access {
-    pub(super) store: Arc<dyn ObjectStore>,
-    pub(super) ring: KeyRing,
-    pub(super) cache: MetadataCache,
+pub(in crate::lake) struct Access {
+    pub(in crate::lake) store: Arc<dyn ObjectStore>,
+    pub(in crate::lake) ring: KeyRing,
+    pub(in crate::lake) cache: MetadataCache,
+}
+
+/// An immutable object that the manifest names.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::lake) struct Object<'a> {
+    /// What it is, for messages.
+    pub(in crate::lake) what: &'static str,
+    pub(in crate::lake) path: &'a str,
+    /// Its length, as the manifest says.
+    pub(in crate::lake) bytes: u64,
+}
+
+impl<'a> Object<'a> {
+    fn data_file(file: &'a DataFile) -> Self {
+        Self { what: "data file", path: &file.path, bytes: file.bytes }
+    }
+
+    fn truncated(&self) -> Error {
+        Error::data(format!("{} is shorter than the manifest says", self.what))
+            .with_context("file", self.path)
+            .with_context("bytes", self.bytes)
+            .with_hint("restore it from a backup of the lake")
+    }
 }
 
 impl Access {
@@ -48,46 +71,42 @@ impl Access {
         let start = file.bytes.checked_sub(file.tail_bytes).ok_or_else(|| {
             Error::data("tail of the data file is longer than the file").with_context("file", &file.path)
         })?;
-        let tail = self.ranges(file, std::slice::from_ref(&(start..file.bytes))).await?.pop().unwrap_or_default();
+        let object = Object::data_file(file);
+        let tail = self.ranges(object, std::slice::from_ref(&(start..file.bytes))).await?.pop().unwrap_or_default();
         let metadata = open_tail(file, &tail, &self.ring)?;
         self.cache.insert(file, &metadata);
         Ok(metadata)
     }
 
-    /// Reads ranges of a file; each has the length that was asked for.
-    async fn ranges(&self, file: &DataFile, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let path = Path::from(file.path.as_str());
+    /// Reads ranges of an object; each has the length that was asked for.
+    pub(in crate::lake) async fn ranges(&self, object: Object<'_>, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let path = Path::from(object.path);
         let cause = match self.store.get_ranges(&path, ranges).await {
             Ok(bytes) => {
                 let whole = |(bytes, range): (&Bytes, &Range<u64>)| bytes.len() as u64 == range.end - range.start;
                 if bytes.len() == ranges.len() && bytes.iter().zip(ranges).all(whole) {
                     return Ok(bytes);
                 }
-                return Err(truncated(file));
+                return Err(object.truncated());
             }
             Err(cause) => cause,
         };
         if matches!(cause, object_store::Error::NotFound { .. }) {
-            return Err(Error::data("data file is missing")
-                .with_context("file", &file.path)
+            return Err(Error::data(format!("{} is missing", object.what))
+                .with_context("file", object.path)
                 .with_hint("restore it from a backup of the lake")
                 .with_source(cause));
         }
         // Stores answer a range past the end in many ways; the length tells a cut file from a store that is down.
         if let Ok(meta) = self.store.head(&path).await
-            && meta.size < file.bytes
+            && meta.size < object.bytes
         {
-            return Err(truncated(file));
+            return Err(object.truncated());
         }
-        Err(Error::unavailable("failed to read a data file").with_context("file", &file.path).with_source(cause))
+        Err(Error::unavailable(format!("failed to read the {}", object.what))
+            .with_context("file", object.path)
+            .with_source(cause))
     }
-}
-
-fn truncated(file: &DataFile) -> Error {
-    Error::data("data file is shorter than the manifest says")
-        .with_context("file", &file.path)
-        .with_context("bytes", file.bytes)
-        .with_hint("restore it from a backup of the lake")
 }
 
 /// Reads one data file for the Parquet decoder.
@@ -121,7 +140,7 @@ impl PinnedReader {
 
     async fn checked_ranges(&mut self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>> {
         let metadata = self.metadata().await?;
-        let parts = self.access.ranges(&self.file, &ranges).await?;
+        let parts = self.access.ranges(Object::data_file(&self.file), &ranges).await?;
         for (range, bytes) in ranges.iter().zip(&parts) {
             check_modules(&self.file, &metadata, range, bytes)?;
             if let Some(observer) = &self.observer {
