@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::extract::ExtractSettings;
 use crate::extract::price::Rates;
 use crate::kustomer::{ClientSettings, Credential};
+use crate::lake::MaintainSettings;
 use crate::query::session::QuerySettings;
 use crate::secret::SecretRef;
 
@@ -33,6 +34,9 @@ pub struct Config {
     pub source: SourceConfig,
     /// Where the lake is, e.g. `file:lake`.
     pub lake_url: String,
+    /// What an extract does for the lake at its end, when it is due; `None` when `[lake] maintain = "off"`. Default "auto": files
+    /// stay few and queries quick without anybody's doing; off leaves it to `counterfoil lake compact`.
+    pub maintain: Option<MaintainSettings>,
     /// Reference of the root key, e.g. `file:root.key`.
     pub root_key: String,
     /// Folder of the declarations.

@@ -19,15 +19,18 @@
 //! of its index in `lake/index.rs`.
 
 mod commit;
+mod compact;
 pub mod file;
 mod index;
 mod layout;
 mod lease;
 mod live;
 mod log;
+mod maintain;
 pub mod manifest;
 mod merge;
 mod put;
+mod rewrite;
 pub mod run;
 pub mod scan;
 mod store;
@@ -46,8 +49,10 @@ use datafusion::catalog::TableProvider;
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
 
+pub use self::compact::{CompactOutcome, CompactPlan, CompactReport, CompactSettings, CompactTask};
 pub use self::lease::{Holder, LEASE_DURATION, Lease, Purpose};
 pub use self::live::LiveIds;
+pub use self::maintain::{MaintainReport, MaintainSettings};
 pub use self::transaction::{CommitSummary, RowCounts, Transaction};
 
 use crate::clock::SharedClock;

@@ -16,8 +16,8 @@ use crate::error::{Error, Result};
 use crate::extract::price::Rates;
 use crate::extract::{self, ExtractSettings, RunReport};
 use crate::kustomer::Client;
-use crate::lake::Lake;
 use crate::lake::run::{AttributeRun, Reconciled, RunRecord, StreamRun};
+use crate::lake::{CompactOutcome, CompactReport, Lake, MaintainSettings};
 use crate::model::Stream;
 use crate::policy::{Policy, Reason};
 use crate::schema::Schemas;
@@ -68,6 +68,8 @@ struct Known {
     rates: Option<Rates>,
     lake: Option<Lake>,
     run: Option<RunRecord>,
+    /// What is to be done for the lake once the run has ended by itself.
+    maintain: Option<MaintainSettings>,
 }
 
 pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<Ended> {
@@ -79,8 +81,16 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<Ende
         known.metrics_file = Some(path.clone());
     }
     let ended = watched(context, arguments, &mut known).await;
+    let ended = with_metrics(context, started, ended, &mut known).await;
+    if let (Some(settings), Some(lake)) = (&known.maintain, &known.lake) {
+        maintain(context, lake, settings).await;
+    }
+    ended
+}
+
+async fn with_metrics(context: &Context, started: Timestamp, ended: Result<Ended>, known: &mut Known) -> Result<Ended> {
     let Some(path) = known.metrics_file.take() else { return ended };
-    match (write_metrics(context, &path, started, &ended, &known).await, ended) {
+    match (write_metrics(context, &path, started, &ended, known).await, ended) {
         (Err(error), Ok(_)) => Err(error),
         (Err(error), ended) => {
             tracing::warn!(%error, "the figures of this run are not written");
@@ -160,10 +170,53 @@ async fn watched(context: &Context, arguments: &Arguments, known: &mut Known) ->
     if let Some(pending) = pending {
         pending.write(&report)?;
     }
-    if is_interrupted.into_inner() && !report.complete {
-        return Ok(Ended::Interrupted);
+    if is_interrupted.into_inner() {
+        if !report.complete {
+            return Ok(Ended::Interrupted);
+        }
+    } else {
+        known.maintain = config.maintain;
     }
     report.into_result().map(|_| Ended::Done)
+}
+
+/// Does what is due for the lake. The run has ended: whatever happens here does not change how.
+async fn maintain(context: &Context, lake: &Lake, settings: &MaintainSettings) {
+    let holder = format!("maintenance after an extract, process {}", std::process::id());
+    let outcome = tokio::select! {
+        outcome = lake.maintain(settings, &holder) => outcome,
+        () = interruption() => {
+            tracing::info!("maintenance of the lake was interrupted; the next run does the rest");
+            return;
+        }
+    };
+    match outcome {
+        Ok(report) if report.is_held => tracing::info!("another process maintains the lake; nothing is done here"),
+        Ok(report) if context.quiet || report.compacted.done.is_empty() => {}
+        Ok(report) => {
+            for line in compacted(&report.compacted) {
+                say(&line);
+            }
+        }
+        Err(error) => tracing::warn!(
+            %error,
+            "maintenance of the lake failed; the run is not affected: `counterfoil lake compact` does it again"
+        ),
+    }
+}
+
+/// Says what a compaction did, a line per table.
+fn compacted(report: &CompactReport) -> Vec<String> {
+    let streams = Stream::ALL.into_iter().filter(|stream| report.done.iter().any(|done| done.stream == *stream));
+    let line = |stream: Stream| {
+        let sum = |of: fn(&CompactOutcome) -> u64| {
+            report.done.iter().filter(|done| done.stream == stream).map(of).sum::<u64>()
+        };
+        let (before, after) = (sum(|done| done.files_before), sum(|done| done.files_after));
+        let rows = grouped(sum(|done| done.rows));
+        format!("{stream}: compacted {} files of {rows} rows into {}", grouped(before), grouped(after))
+    };
+    streams.map(line).collect()
 }
 
 impl Scope {

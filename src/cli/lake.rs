@@ -1,5 +1,7 @@
 //! `counterfoil lake`: what the lake holds.
 
+mod compact;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -37,6 +39,8 @@ enum Command {
         #[arg(long)]
         table: Option<Stream>,
     },
+    /// Join small files, and move superseded rows out of the way of queries
+    Compact(compact::Arguments),
 }
 
 pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<()> {
@@ -47,6 +51,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<()> 
         Command::Status => status(&manifest),
         Command::History { limit } => history(&manifest, *limit),
         Command::Files { table } => files(&manifest, *table),
+        Command::Compact(arguments) => return compact::run(context, &lake, &manifest, arguments).await,
     };
     print(&text)
 }

@@ -10,6 +10,7 @@ use super::value::{duration, size_bytes};
 use super::{Config, Plan, SourceConfig};
 use crate::error::{Error, Result, nearest};
 use crate::extract::ExtractSettings;
+use crate::lake::MaintainSettings;
 use crate::query::session::QuerySettings;
 
 const KNOWN: [(&str, &[&str]); 6] = [
@@ -30,7 +31,7 @@ const KNOWN: [(&str, &[&str]); 6] = [
             "attempts",
         ],
     ),
-    ("lake", &["url"]),
+    ("lake", &["url", "maintain"]),
     ("keys", &["root"]),
     ("policy", &["schemas"]),
     ("query", &["library", "memory", "spill", "temp"]),
@@ -198,6 +199,7 @@ impl Settings {
         Ok(Config {
             source,
             lake_url: self.text("lake", "url")?.unwrap_or_else(|| "file:lake".to_owned()),
+            maintain: self.maintain()?,
             root_key: self.text("keys", "root")?.unwrap_or_else(|| "file:root.key".to_owned()),
             schemas: folder(self.text("policy", "schemas")?, "schemas"),
             queries: folder(self.text("query", "library")?, "queries"),
@@ -226,6 +228,14 @@ impl Settings {
         let Some(text) = self.text("source", "plan")? else { return Ok(Plan::default()) };
         Plan::parse(&text)
             .ok_or_else(|| unknown(format!("unknown plan `{text}` in `source.plan`"), "", &text, Plan::NAMES))
+    }
+
+    fn maintain(&self) -> Result<Option<MaintainSettings>> {
+        match self.text("lake", "maintain")?.as_deref() {
+            None | Some("auto") => Ok(Some(MaintainSettings::default())),
+            Some("off") => Ok(None),
+            Some(_) => Err(self.wrong("lake", "maintain", "must be \"auto\" or \"off\"")),
+        }
     }
 
     fn share(&self) -> Result<Option<f64>> {

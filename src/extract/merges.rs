@@ -35,7 +35,7 @@ impl Run<'_> {
         let customers = self.customers_no_more(&manifest, before).await?;
         if !customers.is_empty() && is_followed(&manifest) {
             // What this run has stored was read after the customers' tombstones.
-            let tickets = self.lake.referring(&manifest, before, (Stream::Tickets, OWNER), &customers).await?;
+            let tickets = self.lake.referring(&manifest, before.version, (Stream::Tickets, OWNER), &customers).await?;
             if !tickets.is_empty() {
                 self.follow(&manifest, &customers, &tickets, definitions).await?;
             }
@@ -47,30 +47,31 @@ impl Run<'_> {
     /// Lists the customers whose tombstones came since the last run that followed them.
     async fn customers_no_more(&self, manifest: &Manifest, before: &Arc<Manifest>) -> Result<HashSet<ObjectId>> {
         let followed = manifest.runs.iter().rev().find_map(|run| run.followed_version).unwrap_or_default();
-        // The last run's record is all that was committed after its last step, as a rule.
-        let earlier =
-            if before.version == followed + 1 { Ok(Arc::clone(before)) } else { self.lake.at_version(followed).await };
-        let is_lost = |kind| matches!(kind, ErrorKind::Config | ErrorKind::Data);
-        let earlier = match earlier {
-            Ok(earlier) => earlier,
-            Err(error) if is_lost(error.kind()) => {
-                tracing::info!(
-                    version = followed,
-                    "an older version is not kept: the tickets of all deleted customers are followed"
-                );
-                Arc::default()
-            }
-            Err(error) => return Err(error),
-        };
-        let mut customers = self.lake.tombstones_since(manifest, &earlier, Stream::Customers).await?;
+        let mut customers = self.lake.tombstones_since(manifest, followed, Stream::Customers).await?;
+        if customers.is_empty() || followed == 0 {
+            return Ok(customers);
+        }
         // Files are rewritten now and then: a tombstone in a new file need not be new.
-        match self.lake.newest_keys(&earlier, Stream::Customers, &customers).await {
+        let earlier = match followed {
+            version if version == before.version => Ok(Arc::clone(before)),
+            version => self.lake.at_version(version).await,
+        };
+        let old = match earlier {
+            Ok(earlier) => self.lake.newest_keys(&earlier, Stream::Customers, &customers).await,
+            Err(error) => Err(error),
+        };
+        match old {
             Ok(old) => {
                 for key in old.iter().filter(|key| key.deleted) {
                     customers.remove(&key.id);
                 }
             }
-            Err(error) if is_lost(error.kind()) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::Config | ErrorKind::Data) => {
+                tracing::info!(
+                    version = followed,
+                    "an older version is not kept: tickets of customers deleted before it may be followed again"
+                );
+            }
             Err(error) => return Err(error),
         }
         Ok(customers)

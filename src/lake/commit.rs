@@ -11,6 +11,7 @@
 //!     {"supersede": {"table": "tickets", "path": "data/tickets/….parquet", "rows": "<roaring>"}},
 //!     {"add":       {"table": "tickets", "schema": 0, "path": …, "bytes": …, "rows": …, "pin": "<base64>", "tail_bytes": …,
 //!                    "min_key": …, "max_key": …, "updated_ms": [from, to], "policy": …, "content": "<base64>",
+//!                    "appended": [first, last],
 //!                    "superseded": "<roaring>", "tombstones": "<roaring>", "index": {"header_bytes": …, "bytes": …}}},
 //!     {"watermark": {"table": "tickets", "to": {…}}},
 //!     {"run":       {…}} ] }
@@ -18,7 +19,8 @@
 //!
 //! `index` is there when an index stands beside the file (`lake/index.rs`), which takes the same name.
 //! `<roaring>` is base64 of the portable serialization of a roaring bitmap over row positions of the file. Actions apply
-//! in their order. `schema` is an index into `schemas`: the columns of the file, field metadata included. A snapshot has
+//! in their order. `schema` is an index into `schemas`: the columns of the file, field metadata included. `appended` says in
+//! which versions the rows of the file came in; without it they came with this commit. A snapshot has
 //! the same form under the purpose `snapshot/<version>`: it is the commit that makes its version out of nothing, so there
 //! is one codec and one set of checks.
 //!
@@ -123,6 +125,8 @@ struct WireFile {
     policy: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     content: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    appended: Option<(u64, u64)>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     superseded: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -235,6 +239,7 @@ impl Action {
                 updated_ms: file.updated_ms,
                 policy: file.policy.to_string(),
                 content: file.content.map(|digest| BASE64.encode(digest)),
+                appended: file.appended,
                 superseded: bitmap_text(&file.superseded)?,
                 tombstones: bitmap_text(&file.tombstones)?,
                 index: file.index,
@@ -278,6 +283,7 @@ impl WireAction {
                     updated_ms: file.updated_ms,
                     policy: file.policy.into(),
                     content: file.content.as_deref().map(digest).transpose()?,
+                    appended: file.appended,
                     superseded: bitmap(&file.superseded)?,
                     tombstones: bitmap(&file.tombstones)?,
                     index: file.index,
@@ -358,12 +364,19 @@ mod tests {
             policy: "abc".into(),
             schema: columns(),
             content: Some([9; 32]),
+            appended: Some((3, 6)),
             superseded: (0..69_000).collect(),
             tombstones: [5, 69_999].into_iter().collect(),
             index: Some(IndexSize { header_bytes: 300_000, bytes: 2_000_000 }),
         };
-        let bare =
-            DataFile { content: None, updated_ms: None, index: None, superseded: RoaringBitmap::new(), ..file.clone() };
+        let bare = DataFile {
+            content: None,
+            appended: None,
+            updated_ms: None,
+            index: None,
+            superseded: RoaringBitmap::new(),
+            ..file.clone()
+        };
         let watermark = Watermark {
             complete_through_ms: Some(5),
             complete_from_ms: Some(1),

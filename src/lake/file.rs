@@ -76,6 +76,12 @@ pub(super) trait Columns {
 
     /// Puts rows of one column into an array.
     fn column(&self, index: usize, rows: impl Iterator<Item = usize>) -> Result<ArrayRef>;
+
+    /// Returns about `most` values of one column that stand for all, by which its encoding is chosen.
+    fn sample(&self, index: usize, most: usize) -> Result<ArrayRef> {
+        let length = self.keys().len();
+        self.column(index, (0..length).step_by(length.div_ceil(most).max(1)))
+    }
 }
 
 impl Columns for SortedRows {
@@ -167,6 +173,7 @@ pub(super) fn encode_columns(
         tombstones: (0u32..).zip(keys).filter(|(_, key)| key.deleted).map(|(position, _)| position).collect(),
         schema: Arc::clone(declared),
         content: None,
+        appended: None,
         index: None,
     };
     Ok((bytes, file))
@@ -308,12 +315,11 @@ fn properties(
 
 /// Tells whether a sample of the column has few repetitions.
 fn is_mostly_distinct(rows: &impl Columns, index: usize) -> Result<bool> {
-    let length = rows.keys().len();
     let data_type = rows.schema().field(index).data_type();
     if !matches!(data_type, DataType::Utf8 | DataType::Int64 | DataType::Float64 | DataType::Timestamp(_, _)) {
         return Ok(false);
     }
-    let sampled = rows.column(index, (0..length).step_by(length.div_ceil(SAMPLE_ROWS).max(1)))?;
+    let sampled = rows.sample(index, SAMPLE_ROWS)?;
     let present = sampled.len() - sampled.null_count();
     if present <= FEW_VALUES {
         return Ok(false);
@@ -330,7 +336,7 @@ fn is_mostly_distinct(rows: &impl Columns, index: usize) -> Result<bool> {
 }
 
 /// Copies the schema without any metadata: units and descriptions are the manifest's, and a file says no more than it must.
-fn without_metadata(schema: &SchemaRef) -> SchemaRef {
+pub(super) fn without_metadata(schema: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new(schema.fields().iter().map(stripped).collect::<Fields>()))
 }
 
@@ -344,7 +350,8 @@ fn stripped(field: &FieldRef) -> FieldRef {
     Arc::new(Field::new(field.name(), data_type, field.is_nullable()))
 }
 
-fn relabelled(column: &ArrayRef, field: &FieldRef) -> Result<ArrayRef> {
+/// Gives a column the type of its field where they differ in names within the type.
+pub(super) fn relabelled(column: &ArrayRef, field: &FieldRef) -> Result<ArrayRef> {
     if column.data_type() == field.data_type() {
         return Ok(Arc::clone(column));
     }

@@ -113,7 +113,9 @@ impl Lake {
         Ok(found.into_iter().map(key).collect())
     }
 
-    /// Finds the live rows whose `column` holds one of these ids, among the files that `earlier` has too; ascending.
+    /// Finds the live rows whose `column` holds one of these ids, among those that came in up to a version; ascending.
+    ///
+    /// Files are told by the versions of their rows, so of one that was rewritten since all rows count that match.
     ///
     /// # Errors
     ///
@@ -121,13 +123,13 @@ impl Lake {
     pub async fn referring(
         &self,
         manifest: &Manifest,
-        earlier: &Manifest,
+        version: u64,
         (stream, column): (Stream, &str),
         wanted: &HashSet<ObjectId>,
     ) -> Result<Vec<ObjectId>> {
-        let known = paths(earlier, stream);
         let mut found = Vec::new();
-        for file in files(manifest, stream).iter().filter(|file| known.contains(file.path.as_str())) {
+        let known = |file: &&Arc<DataFile>| file.appended.is_none_or(|(first, _)| first <= version);
+        for file in files(manifest, stream).iter().filter(known) {
             let columns = (stream.key_column(), Some(column));
             let inner = &self.0;
             let mut rows = FileIds::open(&inner.store, &inner.look_ups, &inner.ring, file, columns, dead(file)).await?;
@@ -141,7 +143,9 @@ impl Lake {
         Ok(found)
     }
 
-    /// Lists the records whose tombstones stand in files that `earlier` does not have.
+    /// Lists the records whose tombstones came in after a version.
+    ///
+    /// Files are told by the versions of their rows, so one that joins older and newer rows yields the older ones as well.
     ///
     /// # Errors
     ///
@@ -149,12 +153,12 @@ impl Lake {
     pub async fn tombstones_since(
         &self,
         manifest: &Manifest,
-        earlier: &Manifest,
+        version: u64,
         stream: Stream,
     ) -> Result<HashSet<ObjectId>> {
-        let known = paths(earlier, stream);
         let mut found = HashSet::new();
-        for file in files(manifest, stream).iter().filter(|file| !known.contains(file.path.as_str())) {
+        let newer = |file: &&Arc<DataFile>| file.appended.is_none_or(|(_, last)| last > version);
+        for file in files(manifest, stream).iter().filter(newer) {
             let wanted = &file.tombstones - &file.superseded;
             if wanted.is_empty() {
                 continue;
@@ -176,10 +180,6 @@ impl Lake {
 
 fn files(manifest: &Manifest, stream: Stream) -> &[Arc<DataFile>] {
     manifest.tables.get(&stream).map_or(&[][..], |table: &TableState| &table.files)
-}
-
-fn paths(manifest: &Manifest, stream: Stream) -> HashSet<&str> {
-    files(manifest, stream).iter().map(|file| file.path.as_str()).collect()
 }
 
 /// Returns the rows of a file that do not live.

@@ -68,6 +68,9 @@ pub struct DataFile {
     /// SHA-256 over the whole table's rows, where the table was replaced as a whole: how a replacement by the same
     /// rows is recognized.
     pub content: Option<[u8; 32]>,
+    /// The first and the last version in which rows of the file came into the lake; files that are joined span theirs. It is
+    /// absent only until the commit that adds the file is applied.
+    pub appended: Option<(u64, u64)>,
     /// Rows (positions in the file) that a newer revision has superseded.
     pub superseded: RoaringBitmap,
     /// Rows (positions in the file) that are tombstones of deleted records.
@@ -99,6 +102,7 @@ impl Default for DataFile {
             policy: Arc::from(""),
             schema: Arc::new(Schema::empty()),
             content: None,
+            appended: None,
             superseded: RoaringBitmap::new(),
             tombstones: RoaringBitmap::new(),
             index: None,
@@ -135,6 +139,9 @@ impl DataFile {
         }
         if self.rows == 0 || self.rows > u64::from(u32::MAX) {
             return wrong("a data file has no rows, or more than positions can count");
+        }
+        if self.appended.is_some_and(|(first, last)| first > last) {
+            return wrong("the rows of a data file came in before they came");
         }
         if self.tail_bytes > self.bytes {
             return wrong("the tail of a data file is longer than the file");
@@ -204,7 +211,7 @@ impl Manifest {
 
     fn apply_actions(&mut self, commit: Commit) -> Result<()> {
         let version = commit.version;
-        let mut changes = Changes { manifest: self, places: HashMap::new() };
+        let mut changes = Changes { manifest: self, version, places: HashMap::new() };
         for action in commit.actions {
             changes.apply(action).map_err(|error| error.with_context("version", version))?;
         }
@@ -217,6 +224,7 @@ impl Manifest {
 /// A manifest under change, with the place of each file by its path.
 struct Changes<'a> {
     manifest: &'a mut Manifest,
+    version: u64,
     places: HashMap<Stream, HashMap<String, usize>>,
 }
 
@@ -259,8 +267,11 @@ impl Changes<'_> {
         Ok(())
     }
 
-    fn add(&mut self, stream: Stream, file: Arc<DataFile>) -> Result<()> {
+    fn add(&mut self, stream: Stream, mut file: Arc<DataFile>) -> Result<()> {
         file.check(stream)?;
+        if file.appended.is_none() {
+            Arc::make_mut(&mut file).appended = Some((self.version, self.version));
+        }
         let table = self.table(stream)?;
         if let Some(column) = missing_column(&table.schema, &file.schema) {
             return Err(Error::data("a data file has a column that its table has not")

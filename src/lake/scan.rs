@@ -18,6 +18,7 @@ pub(in crate::lake) mod fixtures;
 mod guard;
 mod ids;
 mod reader;
+mod whole;
 
 use std::sync::Arc;
 
@@ -60,6 +61,7 @@ pub use find::{FoundKey, find_keys};
 pub(in crate::lake) use find::{REV, UPDATED_AT, find_counting};
 pub use ids::FileIds;
 pub(in crate::lake) use reader::{Access, Object};
+pub(in crate::lake) use whole::WholeFile;
 
 /// The URL under which DataFusion looks up a store for our files; it only has to resolve, our readers bring their own.
 const STORE_URL: &str = "counterfoil://lake";

@@ -2,11 +2,13 @@
 //!
 //! This file holds what the simulations share and single cases of behaviour.
 
+mod compactions;
 mod crashes;
 pub(in crate::lake) mod faulty;
 mod interleavings;
 mod live;
 mod random;
+mod rewrites;
 mod rivals;
 
 use std::fmt::Write;

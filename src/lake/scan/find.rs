@@ -228,14 +228,14 @@ pub(super) fn damaged(path: &str) -> Error {
 }
 
 /// The columns that tell revisions apart; those that a small table does not have are absent.
-struct Columns {
+pub(super) struct Columns {
     ids: ArrayRef,
-    updated_at: Option<ArrayRef>,
-    rev: Option<ArrayRef>,
+    pub(super) updated_at: Option<ArrayRef>,
+    pub(super) rev: Option<ArrayRef>,
 }
 
 impl Columns {
-    fn try_new(batch: &RecordBatch, key_column: &str) -> Option<Self> {
+    pub(super) fn try_new(batch: &RecordBatch, key_column: &str) -> Option<Self> {
         let instant = DataType::Timestamp(TimeUnit::Millisecond, None);
         let ids = cast(batch.column_by_name(key_column)?, &DataType::Utf8).ok()?;
         let updated_at = match batch.column_by_name(UPDATED_AT) {
@@ -249,13 +249,13 @@ impl Columns {
         Some(Self { ids, updated_at, rev })
     }
 
-    fn id(&self, row: usize) -> Option<ObjectId> {
+    pub(super) fn id(&self, row: usize) -> Option<ObjectId> {
         let ids = self.ids.as_string::<i32>();
         if ids.is_null(row) { None } else { id(ids.value(row).as_bytes()) }
     }
 }
 
-fn value(column: Option<&ArrayRef>, row: usize) -> Option<i64> {
+pub(super) fn value(column: Option<&ArrayRef>, row: usize) -> Option<i64> {
     let column = column?.as_primitive::<Int64Type>();
     if column.is_null(row) { None } else { Some(column.value(row)) }
 }

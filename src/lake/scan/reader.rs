@@ -50,7 +50,7 @@ pub(in crate::lake) struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
-    fn data_file(file: &'a DataFile) -> Self {
+    pub(super) fn data_file(file: &'a DataFile) -> Self {
         Self { what: "data file", path: &file.path, bytes: file.bytes }
     }
 
@@ -177,6 +177,23 @@ fn external(error: Error) -> ParquetError {
 
 /// Checks that the modules of every column chunk inside the range fill it exactly, and that nothing else is asked for.
 fn check_modules(file: &DataFile, metadata: &ParquetMetaData, range: &Range<u64>, bytes: &[u8]) -> Result<()> {
+    let checked = check_chunks(file, metadata, range, bytes)?;
+    if checked == range.end - range.start {
+        Ok(())
+    } else {
+        Err(Error::internal("part of a column chunk was asked for, which cannot be checked")
+            .with_context("file", &file.path)
+            .with_context("offset", range.start))
+    }
+}
+
+/// Checks that modules fill each column chunk inside the range exactly; returns the bytes of those chunks.
+pub(super) fn check_chunks(
+    file: &DataFile,
+    metadata: &ParquetMetaData,
+    range: &Range<u64>,
+    bytes: &[u8],
+) -> Result<u64> {
     let damaged = || {
         Error::data("column chunk of the data file is damaged or was tampered with")
             .with_context("file", &file.path)
@@ -205,13 +222,7 @@ fn check_modules(file: &DataFile, metadata: &ParquetMetaData, range: &Range<u64>
         }
         checked += length;
     }
-    if checked == range.end - range.start {
-        Ok(())
-    } else {
-        Err(Error::internal("part of a column chunk was asked for, which cannot be checked")
-            .with_context("file", &file.path)
-            .with_context("offset", range.start))
-    }
+    Ok(checked)
 }
 
 /// The data file of a [`PartitionedFile`], with its pin.

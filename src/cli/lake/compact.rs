@@ -1,0 +1,63 @@
+//! `counterfoil lake compact`: join small files, and move superseded rows out of the way.
+
+use clap::Args;
+
+use crate::cli::{Context, grouped, print, say};
+use crate::error::Result;
+use crate::lake::manifest::Manifest;
+use crate::lake::{CompactOutcome, CompactSettings, Lake};
+use crate::model::Stream;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// One table only
+    #[arg(long)]
+    table: Option<Stream>,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) async fn run(context: &Context, lake: &Lake, manifest: &Manifest, arguments: &Arguments) -> Result<()> {
+    let settings = CompactSettings { table: arguments.table, ..CompactSettings::default() };
+    let plan = Lake::plan_compaction(manifest, &settings);
+    if arguments.dry_run {
+        if plan.is_empty() && !context.quiet {
+            say("nothing to compact");
+        }
+        return print(&plan.to_string());
+    }
+    let progress = |done: &CompactOutcome| {
+        if !context.quiet {
+            let (files, rows) = (grouped(done.files_before), grouped(done.rows));
+            say(&format!("{}: {files} files of {rows} rows are {} now", done.stream, grouped(done.files_after)));
+        }
+    };
+    let holder = format!("lake compact, process {}", std::process::id());
+    let report = lake.compact(&settings, &holder, progress).await?;
+    if report.dropped > 0 {
+        tracing::warn!(
+            tasks = report.dropped,
+            "another process has changed files meanwhile; what is left is done by the next run"
+        );
+    }
+    if report.done.is_empty() && !context.quiet {
+        say("nothing to compact");
+    }
+    print(&report.done.iter().map(line).collect::<String>())
+}
+
+/// One line per version that was made.
+fn line(done: &CompactOutcome) -> String {
+    format!(
+        "version {:>6}  {:<10}  {:>6} files -> {:>4}  {:>12} rows  {:>12} moved to history  {:>14} bytes -> {:>14}\n",
+        done.version,
+        done.stream,
+        grouped(done.files_before),
+        grouped(done.files_after),
+        grouped(done.rows),
+        grouped(done.rows_moved),
+        grouped(done.bytes_before),
+        grouped(done.bytes_after),
+    )
+}

@@ -1,0 +1,379 @@
+//! Rewriting: files of a table become other files that hold the same rows, less those that are to go.
+//!
+//! ```text
+//! sources (encrypted, in memory) ─▶ keys ─▶ order by id and revision ─▶ column by column ─▶ new files ─▶ commit
+//!     rows to drop ─────────────────┘                                                        │  Remove(old) + Add(new)
+//!     rows superseded since ──────────── rebase through (old file, row) ▶ (new file, row) ───┘
+//! ```
+//!
+//! Only rows that are in the lake go through here. They are read through the manifest's pins, and nothing outside this file
+//! can make the rows that it hands to the encoder; so the lake still holds nothing but what a policy let in. The policy's
+//! digest goes with the rows, and files of different policies or columns are never joined.
+//!
+//! What a rewrite holds: the encrypted bytes of its sources, the keys of their rows, where each row goes, and the decoded
+//! values of one column of one row group.
+//!
+//! While it works, others may commit. Rows that they superseded in a source are superseded in the new file as well
+//! ([`Rewritten::rebase`]); when a source has left the table, the rewrite is void. Readers of older versions read the old
+//! files, which stay until they are collected as garbage.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, new_null_array};
+use arrow::compute::interleave;
+use arrow::datatypes::SchemaRef;
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use roaring::RoaringBitmap;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::lake::commit::{Action, Commit};
+use crate::lake::file::{Columns, ROW_GROUP_ROWS, relabelled, without_metadata};
+use crate::lake::log::Appended;
+use crate::lake::manifest::{DataFile, Manifest, TableState};
+use crate::lake::scan::WholeFile;
+use crate::lake::{Inner, WRITER, layout, put};
+use crate::model::Stream;
+use crate::policy::RecordKey;
+
+/// Rows of a new file at most.
+pub(super) const TARGET_ROWS: usize = 262_144;
+
+/// Files that are fetched at once.
+const READS: usize = 8;
+
+/// Times that a commit starts again after it lost a race.
+const ATTEMPTS: usize = 10;
+
+/// Files that a sample of a column is taken from.
+const SAMPLED_FILES: usize = 4;
+
+/// Rows of a sample; the encoder asks for as many.
+const SAMPLED_ROWS: usize = 256;
+
+/// A file to be rewritten, as the manifest names it, and the rows of it that are to go for good.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    /// The file.
+    pub(super) file: Arc<DataFile>,
+    /// Rows (positions) that no new file is to hold.
+    pub(super) dropped: RoaringBitmap,
+}
+
+impl Source {
+    /// Takes all rows of a file.
+    pub(super) fn whole(file: &Arc<DataFile>) -> Self {
+        Self { file: Arc::clone(file), dropped: RoaringBitmap::new() }
+    }
+}
+
+/// Where superseded rows go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum History {
+    /// Beside the rows that count, in the same files.
+    Kept,
+    /// Into files of their own, of which live scans read nothing.
+    Apart,
+}
+
+/// Tells whether the rows of two files may stand in one: the same policy made them, and they have the same columns.
+pub(super) fn is_alike(left: &DataFile, right: &DataFile) -> bool {
+    let (one, other) = (left.schema.fields(), right.schema.fields());
+    left.policy == right.policy
+        && (Arc::ptr_eq(&left.schema, &right.schema)
+            || one.len() == other.len()
+                && one.iter().zip(other).all(|(one, other)| {
+                    one.name() == other.name()
+                        && one.is_nullable() == other.is_nullable()
+                        && one.data_type().equals_datatype(other.data_type())
+                }))
+}
+
+/// The new files of some sources, put and not yet committed.
+#[derive(Debug)]
+pub(super) struct Rewritten {
+    stream: Stream,
+    sources: Vec<Arc<DataFile>>,
+    files: Vec<Arc<DataFile>>,
+    /// For each source and row: new file and row there; [`DROPPED`] where there is none.
+    moved: Vec<Vec<(u32, u32)>>,
+}
+
+const DROPPED: (u32, u32) = (u32::MAX, u32::MAX);
+
+impl Rewritten {
+    /// Describes files that leave the table and of which no row stays.
+    pub(super) fn dropping(stream: Stream, sources: Vec<Arc<DataFile>>) -> Self {
+        let moved = sources.iter().map(|_| Vec::new()).collect();
+        Self { stream, sources, files: Vec::new(), moved }
+    }
+
+    /// Returns the table's stream.
+    pub(super) fn stream(&self) -> Stream {
+        self.stream
+    }
+
+    /// Returns the files that were read, as they were then.
+    pub(super) fn sources(&self) -> &[Arc<DataFile>] {
+        &self.sources
+    }
+
+    /// Returns the new files, with the rows that were superseded when the sources were read.
+    pub(super) fn files(&self) -> &[Arc<DataFile>] {
+        &self.files
+    }
+
+    /// Carries over what others did to the sources since; `None` when one has left the table.
+    pub(super) fn rebase(&self, now: &TableState) -> Option<Vec<Arc<DataFile>>> {
+        let mut files = self.files.clone();
+        for (source, moved) in self.sources.iter().zip(&self.moved) {
+            let present = now.files.iter().find(|file| file.path == source.path && file.rows == source.rows)?;
+            if present.superseded == source.superseded {
+                continue;
+            }
+            for row in &present.superseded - &source.superseded {
+                let (file, row) = moved.get(row as usize).copied().unwrap_or(DROPPED);
+                if let Some(file) = files.get_mut(file as usize) {
+                    Arc::make_mut(file).superseded.insert(row);
+                }
+            }
+        }
+        Some(files)
+    }
+}
+
+/// Rewrites files of one table; nothing is visible before [`replace`] commits it.
+///
+/// # Errors
+///
+/// Those of reading the sources ([`ErrorKind::Data`], [`ErrorKind::Denied`]) and of putting files
+/// ([`ErrorKind::Unavailable`]); [`ErrorKind::Internal`] when the sources are of several policies or columns.
+pub(super) async fn rewrite(lake: &Inner, stream: Stream, sources: &[Source], history: History) -> Result<Rewritten> {
+    let Some(last) = sources.last() else { return Ok(Rewritten::dropping(stream, Vec::new())) };
+    if let Some(other) = sources.iter().find(|source| !is_alike(&source.file, &last.file)) {
+        return Err(Error::internal("files of different policies or columns cannot be joined")
+            .with_context("first", &other.file.path)
+            .with_context("other", &last.file.path));
+    }
+    let reads = sources.iter().map(|source| WholeFile::fetch(&lake.store, &lake.ring, &source.file).boxed());
+    let reads: Vec<_> = reads.collect();
+    let held: Vec<WholeFile> = stream::iter(reads).buffered(READS).try_collect().await?;
+    let inputs = Arc::new(Inputs {
+        held,
+        schema: Arc::clone(&last.file.schema),
+        plain_schema: without_metadata(&last.file.schema),
+    });
+
+    let (reading, dropped) = (Arc::clone(&inputs), sources.iter().map(|source| source.dropped.clone()).collect());
+    let limit = lake.rows_per_file.clamp(1, TARGET_ROWS);
+    let sorting = tokio::task::spawn_blocking(move || reading.order(stream.key_column(), dropped, history, limit));
+    let outputs =
+        sorting.await.map_err(|error| Error::internal("failed to order the rows of files").with_source(error))??;
+
+    let mut moved: Vec<Vec<(u32, u32)>> =
+        sources.iter().map(|source| vec![DROPPED; usize::try_from(source.file.rows).unwrap_or(0)]).collect();
+    let content = common_content(sources);
+    let updated_ms = sources.iter().filter_map(|source| source.file.updated_ms);
+    let updated_ms = updated_ms.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
+    let appended = sources.iter().filter_map(|source| source.file.appended);
+    let appended = appended.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
+    let mut files = Vec::new();
+    for (number, rows) in (0_u32..).zip(outputs) {
+        let mut superseded = RoaringBitmap::new();
+        for (row, (source, old)) in (0_u32..).zip(&rows.places) {
+            let source = *source as usize;
+            moved[source][*old as usize] = (number, row);
+            if sources[source].file.superseded.contains(*old) {
+                superseded.insert(row);
+            }
+        }
+        let rows = Rows::new(Arc::clone(&inputs), rows);
+        let file = put::put_columns(lake, stream, Arc::clone(&last.file.policy), rows).await?;
+        // Some tables do not show as a column what their bounds were taken from.
+        files.push(Arc::new(DataFile {
+            superseded,
+            content,
+            appended,
+            updated_ms: file.updated_ms.or(updated_ms),
+            ..file
+        }));
+    }
+    let sources = sources.iter().map(|source| Arc::clone(&source.file)).collect();
+    Ok(Rewritten { stream, sources, files, moved })
+}
+
+/// A table that was replaced as a whole stays recognizable as long as no row of it goes.
+fn common_content(sources: &[Source]) -> Option<[u8; 32]> {
+    let content = sources.first()?.file.content?;
+    let kept = |source: &Source| source.file.content == Some(content) && source.dropped.is_empty();
+    sources.iter().all(kept).then_some(content)
+}
+
+/// What came of a replacement.
+#[derive(Debug)]
+pub(super) enum Replaced {
+    /// The new files are in this version.
+    Done(Arc<Manifest>),
+    /// A source had left its table, so nothing was changed.
+    Gone,
+}
+
+/// Commits rewrites in one version: their sources leave the table, and their files join it.
+///
+/// # Errors
+///
+/// [`ErrorKind::Conflict`] when other writers won every attempt; [`ErrorKind::Unavailable`] when the store fails: the commit
+/// may then have been made or not. Both ways all rows are there once.
+pub(super) async fn replace(lake: &Inner, changes: &[Rewritten]) -> Result<Replaced> {
+    let id = layout::new_uuid(lake.clock.as_ref()).to_string();
+    let mut base = lake.log.latest().await?;
+    for _ in 0..ATTEMPTS {
+        let Some(actions) = actions(&base, changes) else { return Ok(Replaced::Gone) };
+        if actions.is_empty() {
+            return Ok(Replaced::Done(base));
+        }
+        let commit = Commit {
+            version: base.version + 1,
+            id: id.clone(),
+            committed_ms: lake.clock.now().as_millisecond().max(base.committed_ms),
+            writer: WRITER.to_owned(),
+            actions,
+        };
+        match lake.log.append(&base, commit).await? {
+            Appended::Done(manifest) => {
+                lake.log.snapshot_if_due(&manifest, id, WRITER.to_owned()).await;
+                return Ok(Replaced::Done(manifest));
+            }
+            Appended::Lost => base = lake.log.latest().await?,
+        }
+    }
+    Err(Error::new(ErrorKind::Conflict, "other writers won every attempt to commit")
+        .with_context("attempts", ATTEMPTS)
+        .with_context("version", base.version)
+        .with_hint("run it again when fewer writers are at work"))
+}
+
+fn actions(base: &Manifest, changes: &[Rewritten]) -> Option<Vec<Action>> {
+    let mut actions = Vec::new();
+    for change in changes {
+        let files = change.rebase(base.tables.get(&change.stream)?)?;
+        let removed = change.sources.iter().map(|file| Action::Remove(change.stream, file.path.clone()));
+        actions.extend(removed);
+        actions.extend(files.into_iter().map(|file| Action::Add(change.stream, file)));
+    }
+    Some(actions)
+}
+
+/// The sources of a rewrite in memory.
+struct Inputs {
+    held: Vec<WholeFile>,
+    schema: SchemaRef,
+    /// The same columns as the decoder yields them.
+    plain_schema: SchemaRef,
+}
+
+/// Rows of one new file: their keys, and where each stands (source, row).
+#[derive(Default)]
+struct Output {
+    keys: Vec<RecordKey>,
+    places: Vec<(u32, u32)>,
+}
+
+impl Inputs {
+    /// Puts the rows that stay into the order of id, revision and age of their file, and deals them out to new files.
+    fn order(
+        &self,
+        key_column: &str,
+        dropped: Vec<RoaringBitmap>,
+        history: History,
+        limit: usize,
+    ) -> Result<Vec<Output>> {
+        let mut rows = Vec::new();
+        for ((number, held), dropped) in (0_u32..).zip(&self.held).zip(dropped) {
+            let keys = (0_u32..).zip(held.keys(key_column)?);
+            rows.extend(keys.filter(|(row, _)| !dropped.contains(*row)).map(|(row, key)| (key, (number, row))));
+        }
+        rows.sort_unstable_by_key(|(key, place)| (key.id, key.updated_at_ms, key.rev, key.deleted, *place));
+        let is_history = |(_, (source, row)): &(RecordKey, (u32, u32))| {
+            history == History::Apart && self.held[*source as usize].file().superseded.contains(*row)
+        };
+        let (superseded, counting): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_history);
+        let outputs = counting.chunks(limit).chain(superseded.chunks(limit)).map(|rows| {
+            let (keys, places) = rows.iter().copied().unzip();
+            Output { keys, places }
+        });
+        Ok(outputs.collect())
+    }
+}
+
+/// Rows of the lake on their way into a new file.
+struct Rows {
+    inputs: Arc<Inputs>,
+    output: Output,
+    sampled: Vec<usize>,
+}
+
+impl Rows {
+    fn new(inputs: Arc<Inputs>, output: Output) -> Self {
+        let mut by_source: Vec<Vec<usize>> = vec![Vec::new(); inputs.held.len()];
+        for (place, (source, row)) in output.places.iter().enumerate() {
+            // Of one row group, so that no other is decoded for the sample.
+            if (*row as usize) < ROW_GROUP_ROWS {
+                by_source[*source as usize].push(place);
+            }
+        }
+        by_source.retain(|places| !places.is_empty());
+        let files = by_source.iter().step_by(by_source.len().div_ceil(SAMPLED_FILES).max(1));
+        let most = SAMPLED_ROWS / SAMPLED_FILES;
+        let sampled = files.flat_map(|places| places.iter().step_by(places.len().div_ceil(most).max(1))).copied();
+        let sampled = sampled.collect();
+        Self { inputs, output, sampled }
+    }
+}
+
+impl Columns for Rows {
+    fn schema(&self) -> &SchemaRef {
+        &self.inputs.schema
+    }
+
+    fn keys(&self) -> &[RecordKey] {
+        &self.output.keys
+    }
+
+    fn column(&self, index: usize, rows: impl Iterator<Item = usize>) -> Result<ArrayRef> {
+        let absent = || Error::internal("column or row is not there").with_context("column", index);
+        let field = self.inputs.plain_schema.fields().get(index).ok_or_else(absent)?;
+        // What is wanted of each source: row, and place in the array that is asked for.
+        let mut wanted: Vec<Vec<(u32, usize)>> = vec![Vec::new(); self.inputs.held.len()];
+        let mut length = 0;
+        for row in rows {
+            let (source, row) = self.output.places.get(row).ok_or_else(absent)?;
+            wanted[*source as usize].push((*row, length));
+            length += 1;
+        }
+        // The first array is one null, for the rows of sources that have no value.
+        let mut arrays = vec![new_null_array(field.data_type(), 1)];
+        let mut places = vec![(0, 0); length];
+        for (held, mut wanted) in self.inputs.held.iter().zip(wanted) {
+            wanted.sort_unstable();
+            let rows: Vec<u32> = wanted.iter().map(|(row, _)| *row).collect();
+            let Some(values) = held.column(field.name(), &rows)? else { continue };
+            for (at, (_, place)) in wanted.iter().enumerate() {
+                places[*place] = (arrays.len(), at);
+            }
+            arrays.push(relabelled(&values, field)?);
+        }
+        if arrays.len() == 1 {
+            return Ok(new_null_array(field.data_type(), length));
+        }
+        let arrays: Vec<&dyn Array> = arrays.iter().map(AsRef::as_ref).collect();
+        interleave(&arrays, &places).map_err(|cause| {
+            Error::internal("failed to join a column of several files")
+                .with_context("column", field.name())
+                .with_source(cause)
+        })
+    }
+
+    fn sample(&self, index: usize, _most: usize) -> Result<ArrayRef> {
+        self.column(index, self.sampled.iter().copied())
+    }
+}
