@@ -52,7 +52,8 @@ impl WholeFile {
         // Each file is read once: a cache would only hold what is not asked for again.
         let access = Access { store: Arc::clone(store), ring: ring.clone(), cache: MetadataCache::with_capacity(0) };
         let range = 0..file.bytes;
-        let bytes = access.ranges(Object::data_file(file), std::slice::from_ref(&range)).await?.pop().unwrap_or_default();
+        let bytes =
+            access.ranges(Object::data_file(file), std::slice::from_ref(&range)).await?.pop().unwrap_or_default();
         let tail = usize::try_from(file.tail_bytes).ok().and_then(|tail| bytes.len().checked_sub(tail));
         let tail = tail.ok_or_else(|| damaged(&file.path))?;
         let metadata = open_tail(file, &bytes.slice(tail..), ring)?;
