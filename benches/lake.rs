@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 
 use counterfoil::clock::{SharedClock, SystemClock};
 use counterfoil::keys::{KeyRing, RootKey};
-use counterfoil::lake::Lake;
 use counterfoil::lake::CompactSettings;
+use counterfoil::lake::Lake;
 use counterfoil::lake::file::{ROW_GROUP_ROWS, encode, open_tail};
 use counterfoil::model::Stream;
 use counterfoil::policy::{Decoder, Definitions, Policy, RedactedBatch, SortedRows};

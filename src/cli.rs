@@ -8,6 +8,7 @@ mod demo;
 mod doctor;
 mod extract;
 mod init;
+mod keys;
 mod lake;
 mod metrics;
 mod plan;
@@ -30,7 +31,6 @@ use jiff::Timestamp;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Config, Settings};
 use crate::error::{Error, ErrorKind, Result};
-use crate::keys::RootKey;
 use crate::lake::Lake;
 use crate::telemetry::{self, LogFormat};
 
@@ -83,6 +83,8 @@ enum Command {
     Resolve(resolve::Arguments),
     /// Look at the lake
     Lake(lake::Arguments),
+    /// Look at the key ring, rotate, wrap anew, destroy and export its keys
+    Keys(keys::Arguments),
     /// Serve a Kustomer-compatible API with a synthetic organisation, on loopback
     Sandbox(sandbox::Arguments),
 }
@@ -107,7 +109,7 @@ impl Context {
 
     /// Opens the lake of the settings.
     async fn lake(&self, config: &Config) -> Result<Lake> {
-        let root = RootKey::read(&config.root_key, &config.base)?;
+        let root = config.root()?;
         Lake::open(&config.lake_url, &config.base, &root, Arc::clone(&self.clock)).await
     }
 }
@@ -207,6 +209,7 @@ impl Command {
             Self::Check(arguments) => check::run(context, arguments).await,
             Self::Resolve(arguments) => resolve::run(context, arguments).await,
             Self::Lake(arguments) => lake::run(context, arguments).await,
+            Self::Keys(arguments) => keys::run(context, arguments).await,
             Self::Sandbox(arguments) => sandbox::run(context, arguments).await,
         }?;
         Ok(Ended::Done)

@@ -20,6 +20,7 @@ pub use self::file::Settings;
 use crate::error::{Error, Result};
 use crate::extract::ExtractSettings;
 use crate::extract::price::Rates;
+use crate::keys::{KeySettings, RootKey};
 use crate::kustomer::{ClientSettings, Credential};
 use crate::lake::MaintainSettings;
 use crate::query::session::QuerySettings;
@@ -39,6 +40,8 @@ pub struct Config {
     pub maintain: Option<MaintainSettings>,
     /// Reference of the root key, e.g. `file:root.key`.
     pub root_key: String,
+    /// Where the service is that keeps the root key, if one does.
+    pub keys: KeySettings,
     /// Folder of the declarations.
     pub schemas: PathBuf,
     /// Folder of the SQL files.
@@ -49,6 +52,17 @@ pub struct Config {
     pub extract: ExtractSettings,
     /// Where each extract leaves its figures for a Prometheus textfile collector.
     pub metrics_file: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads the root key, or how to ask the service that keeps it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RootKey::configured`].
+    pub fn root(&self) -> Result<RootKey> {
+        RootKey::configured(&self.root_key, &self.base, &self.keys)
+    }
 }
 
 /// The source as configured; secrets are read when a client is made.
@@ -229,6 +243,7 @@ mod tests {
             ("[source]\nplan = \"entreprise\"\n", "unknown plan", "did you mean `enterprise`?"),
             ("[source]\norg = 3\n", "setting `source.org` must be a text", ""),
             ("[source]\napi_key = \"abcdef\"\n", "secret must be a reference", ""),
+            ("[keys]\ntoken = \"abcdef\"\n", "secret must be a reference", ""),
             ("[source]\npassword = [\"abcdef\"]\n", "setting `source.password` must be a text", ""),
             ("[query]\nmemory = \"much\"\n", "setting `query.memory` must be a size", ""),
             ("[extract]\noverlap = \"soon\"\n", "setting `extract.overlap` must be a duration", ""),

@@ -4,10 +4,11 @@
 //! root key ──wraps──▶ key ring ──wraps──▶ file keys (DEK, one per data file)
 //! file: env:            │  └──encrypts──▶ commits, snapshots (sealed objects)
 //! passphrase:           └─────HMAC──────▶ pseudonyms
+//! aws-kms: vault:
 //! ```
 //!
-//! The root key is asked once per process, when the ring is opened; everything after that is local and synchronous, as
-//! the Parquet reader wants it. Exchanging the root key seals the ring anew and touches no file; exchanging a master key
+//! The root key is asked once per process, when the ring is opened, which may mean a request to a key service; everything
+//! after that is local and synchronous, as the Parquet reader wants it. Exchanging the root key seals the ring anew and touches no file; exchanging a master key
 //! adds one to the ring, and older files keep theirs. A file that PyArrow or Spark is to open needs one exported master
 //! key, so its key metadata follow the format that their key tools read ([`metadata`]).
 //!
@@ -23,5 +24,6 @@ mod root;
 
 pub use block::{BLOCK_OVERHEAD, BlockKey};
 pub use metadata::FileKey;
+pub use object::{OBJECT_HEADER_BYTES, object_key_id};
 pub use ring::{KeyRing, KeyState, RingKey};
-pub use root::RootKey;
+pub use root::{KeySettings, RootKey};

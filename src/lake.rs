@@ -29,12 +29,16 @@ mod log;
 mod maintain;
 pub mod manifest;
 mod merge;
+mod protection;
 mod put;
+mod rewrap;
 mod rewrite;
+mod rings;
 pub mod run;
 pub mod scan;
 mod store;
 mod tables;
+mod tail;
 mod transaction;
 
 #[cfg(test)]
@@ -53,6 +57,8 @@ pub use self::compact::{CompactOutcome, CompactPlan, CompactReport, CompactSetti
 pub use self::lease::{Holder, LEASE_DURATION, Lease, Purpose};
 pub use self::live::LiveIds;
 pub use self::maintain::{MaintainReport, MaintainSettings};
+pub use self::protection::{Protected, ProtectedFiles, Protection};
+pub use self::rewrap::Rewrapped;
 pub use self::transaction::{CommitSummary, RowCounts, Transaction};
 
 use crate::clock::SharedClock;
@@ -174,7 +180,9 @@ impl Lake {
             None => refuse_without_ring(store.as_ref(), url).await?,
         }
         let ring = KeyRing::generate(&claim.id, clock.now().as_millisecond())?;
-        let sealed = Bytes::from(ring.seal(root)?);
+        let sealed = Bytes::from(ring.seal(root).await?);
+        // A root key that seals and does not open would make a lake that can be filled once and never read.
+        KeyRing::open(&claim.id, ring.version(), &sealed, root).await?;
         let object = layout::ring(ring.version());
         if !store::create(store.as_ref(), &object, sealed.clone()).await?
             && layout::read_ring(store.as_ref(), ring.version()).await? != Some(sealed)
@@ -202,7 +210,7 @@ impl Lake {
         };
         let sealed = layout::read_ring(store.as_ref(), version).await?;
         let sealed = sealed.ok_or_else(|| named(Error::data("the key ring has gone while it was opened")))?;
-        let ring = KeyRing::open(&claim.id, version, &sealed, root)?;
+        let ring = KeyRing::open(&claim.id, version, &sealed, root).await?;
         Ok(Self::new(store, url, claim.id, ring, clock))
     }
 
@@ -320,9 +328,16 @@ impl Lake {
         self.0.store.delete(&object).await.map_err(|error| store::failed("delete", &object, error))
     }
 
-    /// Takes a lease; a second holder is refused with [`Conflict`](crate::error::ErrorKind::Conflict).
+    /// Takes a lease; a second holder is refused with [`Conflict`](crate::error::ErrorKind::Conflict), and so is a process whose
+    /// key ring is not the newest any more.
     pub async fn lease(&self, purpose: Purpose, holder: &str) -> Result<Lease> {
-        Lease::take(Arc::clone(&self.0.store), Arc::clone(&self.0.clock), purpose, holder).await
+        let lease = Lease::take(Arc::clone(&self.0.store), Arc::clone(&self.0.clock), purpose, holder).await?;
+        if let Err(error) = rings::check(&self.0).await {
+            // It ends by itself if it cannot be given back.
+            let _ = lease.release().await;
+            return Err(error);
+        }
+        Ok(lease)
     }
 }
 
@@ -356,11 +371,7 @@ impl VersionSummary {
 
 /// Returns the version of the newest key ring.
 async fn ring_version(store: &dyn ObjectStore) -> Result<Option<u32>> {
-    let folder = object_store::path::Path::from(layout::KEYS);
-    let rings = store
-        .list(Some(&folder))
-        .try_fold(None, async |newest: Option<u32>, object| Ok(newest.max(layout::ring_version(&object.location))));
-    rings.await.map_err(|error| store::failed("list", &folder, error))
+    Ok(rings::versions(store).await?.last().copied())
 }
 
 /// Refuses a root that has a log and no key ring: making a new ring there would hide that the old one was lost.

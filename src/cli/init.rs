@@ -23,7 +23,7 @@ pub(super) struct Arguments {
     /// Organisation, the part before .kustomerapp.com
     #[arg(long, default_value = "acme")]
     org: String,
-    /// Root key: a new key file (file:root.key), passphrase:env:NAME or env:NAME
+    /// Root key: a new key file (file:root.key), passphrase:env:NAME, env:NAME, aws-kms:KEY or vault:MOUNT/KEY
     #[arg(long, value_name = "REFERENCE", default_value = KEY_FILE)]
     root: String,
 }
@@ -97,7 +97,8 @@ pub(super) async fn write_folder(context: &Context, folder: &Path, source: &str,
 }
 
 fn settings(source: &str, root: &str) -> String {
-    let root = format!("root = \"{root}\"    # file:PATH, passphrase:env:NAME or env:NAME\n");
+    let root =
+        format!("root = \"{root}\"    # file:PATH, passphrase:env:NAME, env:NAME, aws-kms:KEY or vault:MOUNT/KEY\n");
     let mut text = String::from(
         "# Settings of counterfoil. Each is also an environment variable, COUNTERFOIL_SECTION__KEY, which wins.\n\n",
     );

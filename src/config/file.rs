@@ -10,6 +10,7 @@ use super::value::{duration, size_bytes};
 use super::{Config, Plan, SourceConfig};
 use crate::error::{Error, Result, nearest};
 use crate::extract::ExtractSettings;
+use crate::keys::KeySettings;
 use crate::lake::MaintainSettings;
 use crate::query::session::QuerySettings;
 
@@ -32,7 +33,7 @@ const KNOWN: [(&str, &[&str]); 6] = [
         ],
     ),
     ("lake", &["url", "maintain"]),
-    ("keys", &["root"]),
+    ("keys", &["root", "endpoint", "region", "token", "namespace"]),
     ("policy", &["schemas"]),
     ("query", &["library", "memory", "spill", "temp"]),
     ("extract", &["overlap", "index_lag", "concurrency", "small_every", "metrics_file", "commit_rows", "page_size"]),
@@ -152,9 +153,9 @@ impl Settings {
         let source = SourceConfig {
             org: self.text("source", "org")?,
             base_url: self.text("source", "base_url")?,
-            api_key: self.reference("api_key")?,
+            api_key: self.reference("source", "api_key")?,
             email: self.text("source", "email")?,
-            password: self.reference("password")?,
+            password: self.reference("source", "password")?,
             plan: self.plan()?,
             org_rpm: self.count("source", "org_rpm", 100_000)?,
             search_rpm: self.count("source", "search_rpm", 100_000)?,
@@ -201,6 +202,12 @@ impl Settings {
             lake_url: self.text("lake", "url")?.unwrap_or_else(|| "file:lake".to_owned()),
             maintain: self.maintain()?,
             root_key: self.text("keys", "root")?.unwrap_or_else(|| "file:root.key".to_owned()),
+            keys: KeySettings {
+                endpoint: self.text("keys", "endpoint")?,
+                region: self.text("keys", "region")?,
+                token: self.reference("keys", "token")?,
+                namespace: self.text("keys", "namespace")?,
+            },
             schemas: folder(self.text("policy", "schemas")?, "schemas"),
             queries: folder(self.text("query", "library")?, "queries"),
             query,
@@ -218,9 +225,9 @@ impl Settings {
         }
     }
 
-    fn reference(&self, key: &'static str) -> Result<Option<crate::secret::SecretRef>> {
-        self.text("source", key)?
-            .map(|text| text.parse().map_err(|error: Error| error.with_context("setting", format!("source.{key}"))))
+    fn reference(&self, section: &'static str, key: &'static str) -> Result<Option<crate::secret::SecretRef>> {
+        self.text(section, key)?
+            .map(|text| text.parse().map_err(|error: Error| error.with_context("setting", format!("{section}.{key}"))))
             .transpose()
     }
 
@@ -282,7 +289,7 @@ impl Settings {
         let error = Error::config(format!("setting `{section}.{key}` {rule}"));
         match self.values.get(&(section, key)) {
             // Whatever stands there in place of a reference may be the secret.
-            Some((_, place)) if matches!(key, "api_key" | "password") => error.with_context("place", place),
+            Some((_, place)) if matches!(key, "api_key" | "password" | "token") => error.with_context("place", place),
             Some((value, place)) => error.with_context("value", value).with_context("place", place),
             None => error,
         }

@@ -66,7 +66,8 @@ impl Run<'_> {
                     customers.remove(&key.id);
                 }
             }
-            Err(error) if matches!(error.kind(), ErrorKind::Config | ErrorKind::Data) => {
+            // Denied: the ring key that it was written under was destroyed.
+            Err(error) if matches!(error.kind(), ErrorKind::Config | ErrorKind::Data | ErrorKind::Denied) => {
                 tracing::info!(
                     version = followed,
                     "an older version is not kept: tickets of customers deleted before it may be followed again"

@@ -58,6 +58,20 @@ impl KeyRing {
     /// [`Denied`](crate::error::ErrorKind::Denied) when the ring has no primary key.
     pub fn new_file_key(&self) -> Result<FileKey> {
         let key = gcm::random_key()?;
+        let metadata = self.wrap_file_key(&key)?;
+        Ok(FileKey { key, metadata })
+    }
+
+    /// Wraps the file key of key metadata anew by the ring's primary key; the file key stays the same.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open_file_key`](Self::open_file_key).
+    pub fn rewrap_file_key(&self, metadata: &[u8]) -> Result<Vec<u8>> {
+        self.wrap_file_key(&self.open_file_key(metadata)?)
+    }
+
+    fn wrap_file_key(&self, key: &SecretKey) -> Result<Vec<u8>> {
         let (id, master) = self.primary()?;
         let mut wrapped = Vec::new();
         gcm::seal_into(&mut wrapped, master, id.as_bytes(), key.expose())?;
@@ -71,9 +85,8 @@ impl KeyRing {
             double_wrapping: false,
             wrapped_dek: STANDARD.encode(&wrapped),
         };
-        let metadata = serde_json::to_vec(&material)
-            .map_err(|source| Error::internal("failed to write key metadata").with_source(source))?;
-        Ok(FileKey { key, metadata })
+        serde_json::to_vec(&material)
+            .map_err(|source| Error::internal("failed to write key metadata").with_source(source))
     }
 
     /// Unwraps the file key that PKMT1 key metadata hold.
@@ -200,6 +213,18 @@ mod tests {
         }
         let error = ring.open_file_key(&edited(&good, "masterKeyID", "ring-9".into())).unwrap_err();
         assert!(error.to_string().contains("ring-9"), "{error}");
+    }
+
+    #[test]
+    fn rewrapped_key_is_the_same_key_under_the_primary() {
+        let old = KeyRing::generate("lake", 0).unwrap();
+        let file = old.new_file_key().unwrap();
+        let ring = old.rotate(1).unwrap();
+        let metadata = ring.rewrap_file_key(&file.metadata).unwrap();
+        assert_eq!(master_key_id(&metadata).unwrap(), "ring-2");
+        let ring = ring.destroy("ring-1").unwrap();
+        assert_eq!(ring.open_file_key(&metadata).unwrap().expose(), file.key.expose());
+        assert_eq!(ring.open_file_key(&file.metadata).unwrap_err().kind(), ErrorKind::Denied);
     }
 
     proptest! {

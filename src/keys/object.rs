@@ -22,6 +22,9 @@ use crate::keys::ring::KeyRing;
 const MAGIC: &[u8; 5] = b"CFOBJ";
 const VERSION: u8 = 1;
 
+/// Bytes from an object's start that hold its header, whatever the key's id.
+pub const OBJECT_HEADER_BYTES: u64 = 7 + 255;
+
 impl KeyRing {
     /// Encrypts one object of the lake (a commit, a snapshot) under the primary key; `purpose` (e.g. `commit/7`) is authenticated.
     ///
@@ -73,6 +76,16 @@ impl KeyRing {
     }
 }
 
+/// Returns the id of the master key that sealed an object, from its first [`OBJECT_HEADER_BYTES`] bytes; `None` for what is no
+/// sealed object.
+#[must_use]
+pub fn object_key_id(start: &[u8]) -> Option<String> {
+    let rest = start.strip_prefix(MAGIC)?;
+    let (&[version, id_length], rest) = rest.split_first_chunk::<2>()?;
+    let id = std::str::from_utf8(rest.get(..usize::from(id_length))?).ok()?;
+    (version == VERSION && id.chars().all(|c| c.is_ascii_graphic())).then(|| id.to_owned())
+}
+
 fn associated(header: &[u8], lake_id: &str, purpose: &str) -> Vec<u8> {
     let mut aad = Vec::with_capacity(header.len() + 4 + lake_id.len() + purpose.len());
     aad.extend_from_slice(header);
@@ -93,6 +106,8 @@ mod tests {
         let long = vec![7; 100_000];
         for plain in [&b""[..], b"x", &long] {
             let sealed = ring.seal_object("commit/7", plain).unwrap();
+            assert_eq!(object_key_id(&sealed[..13]).as_deref(), Some("ring-1"));
+            assert_eq!(object_key_id(&sealed[..12]), None);
             assert_eq!(ring.open_object("commit/7", &sealed).unwrap(), plain);
             let error = ring.open_object("commit/8", &sealed).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Data);

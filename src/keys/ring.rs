@@ -6,9 +6,10 @@
 //! offset  size  content
 //! 0       6     "CFRING"
 //! 6       1     format version, 1
-//! 7       1     kind of root key: 0 a key, 1 a passphrase through Argon2id
+//! 7       1     kind of root key: 0 a key, 1 a passphrase through Argon2id, 2 AWS KMS, 3 Vault
 //! 8       2     length P of the root key's parameters, u16
-//! 10      P     parameters: kind 0 none, kind 1 the salt (16)
+//! 10      P     parameters: kind 0 none; kind 1 the salt (16); kinds 2 and 3 the sealing key as the service wrapped it:
+//!               length K of the id of the service's key, u16 | id, ASCII (K) | the service's ciphertext
 //! 10+P    4     ring version, u32
 //! 14+P    1     length L of the lake id
 //! 15+P    L     lake id, UTF-8
@@ -29,7 +30,9 @@
 //! ```
 //!
 //! A reader refuses a format version that it does not know; a writer writes version 1 only. A ring object is written once
-//! and never changed: a rotation makes the next ring version.
+//! and never changed: a rotation makes the next ring version. The ring of the highest version is in force.
+
+mod operations;
 
 use std::sync::Arc;
 
@@ -152,11 +155,15 @@ impl KeyRing {
     }
 
     /// Wraps the ring by the root key: the bytes of `keys/ring-N`; associated data are the lake's id and the ring's version.
-    pub fn seal(&self, root: &RootKey) -> Result<Vec<u8>> {
-        let wrapping = root.new_wrapping()?;
-        let key = root.wrapping_key(&wrapping)?.ok_or_else(|| {
-            Error::internal("root key does not take its own parameters").with_context("root", root.reference())
-        })?;
+    ///
+    /// A key service is asked once.
+    ///
+    /// # Errors
+    ///
+    /// Of a root key that a service keeps: [`Unavailable`](crate::error::ErrorKind::Unavailable) when the service does not answer,
+    /// [`Denied`](crate::error::ErrorKind::Denied) when it refuses, [`Config`](crate::error::ErrorKind::Config) when it does not know the key.
+    pub async fn seal(&self, root: &RootKey) -> Result<Vec<u8>> {
+        let (wrapping, key) = root.wrap(self.lake_id()).await?;
         let too_long = || Error::internal("field of the key ring is too long").with_context("lake", self.lake_id());
         let mut sealed = Vec::new();
         sealed.extend_from_slice(MAGIC);
@@ -176,8 +183,9 @@ impl KeyRing {
     /// # Errors
     ///
     /// [`Denied`](crate::error::ErrorKind::Denied) when the root key is not the one that sealed the ring;
-    /// [`Data`](crate::error::ErrorKind::Data) when the bytes are no ring, belong to another lake or version, or are of a newer format.
-    pub fn open(lake_id: &str, version: u32, bytes: &[u8], root: &RootKey) -> Result<Self> {
+    /// [`Data`](crate::error::ErrorKind::Data) when the bytes are no ring, belong to another lake or version, or are of a newer format;
+    /// those of [`seal`](Self::seal).
+    pub async fn open(lake_id: &str, version: u32, bytes: &[u8], root: &RootKey) -> Result<Self> {
         let named = |error: Error| error.with_context("lake", lake_id).with_context("ring version", version);
         let damaged = || {
             named(Error::data("key ring is damaged"))
@@ -214,12 +222,17 @@ impl KeyRing {
         if sealed.len() < gcm::OVERHEAD {
             return Err(damaged());
         }
+        let wrapping = Wrapping { kind, parameters };
         let denied = || {
             named(Error::denied("root key does not open the key ring"))
                 .with_context("root", root.reference())
-                .with_hint("give the root key that this lake was made with, or restore the ring if it was damaged")
+                .with_context("sealed by", wrapping.scheme())
+                .with_hint(
+                    "set `keys.root` to the root key that this ring was sealed with (after `keys rewrap --root`, the new one), \
+                     or restore the ring if it was damaged",
+                )
         };
-        let key = root.wrapping_key(&Wrapping { kind, parameters })?.ok_or_else(denied)?;
+        let key = root.unwrap(lake_id, &wrapping).await.map_err(named)?.ok_or_else(denied)?;
         let header = &bytes[..bytes.len() - sealed.len()];
         let body = gcm::open(&key, header, sealed)?.ok_or_else(denied)?;
         Ring::read_body(lake_id, version, &body).map(|ring| Self(Arc::new(ring))).ok_or_else(damaged)
@@ -269,6 +282,15 @@ impl KeyRing {
         Ok(SecretKey::new(*self.usable(id)?.expose()))
     }
 
+    /// Returns the id of the key that encrypts.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`](crate::error::ErrorKind::Denied) when the ring has no primary key.
+    pub fn primary_id(&self) -> Result<String> {
+        self.primary().map(|(id, _)| id)
+    }
+
     /// Returns the key that encrypts, and its id.
     pub(super) fn primary(&self) -> Result<(String, &SecretKey)> {
         self.0
@@ -294,17 +316,25 @@ impl KeyRing {
                 .with_hint(hint))
         };
         match master {
-            None => {
-                refused("key ring does not have the key", "open the lake with a newer ring, or restore its `keys/`")
-            }
+            None if self.is_newer(id) => refused(
+                "object is encrypted under a key that is newer than the key ring in use",
+                "keys were rotated since this process started: start it again; if that does not help, restore `keys/` from a backup",
+            ),
+            None => refused("key ring does not have the key", "restore the lake's `keys/` from a backup"),
             Some(Master { state: KeyState::Disabled, .. }) => {
-                refused("ring key is disabled", "enable it again to read what it wraps")
+                refused("ring key is disabled", "`counterfoil keys enable` it again to read what it wraps")
             }
             Some(Master { state: KeyState::Destroyed, .. }) => {
                 refused("ring key was destroyed", "what it protected cannot be read any more")
             }
             Some(Master { state: KeyState::Primary | KeyState::Enabled, key, .. }) => Ok(key),
         }
+    }
+
+    /// Tells whether an id is one that a later rotation gives.
+    fn is_newer(&self, id: &str) -> bool {
+        let number = id.strip_prefix("ring-").and_then(|digits| digits.parse::<u32>().ok());
+        number.is_some_and(|number| self.0.masters.iter().all(|master| master.number < number))
     }
 }
 
@@ -412,6 +442,7 @@ impl KeyRing {
 mod tests {
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
+    use futures::executor::block_on;
 
     use super::*;
     use crate::error::ErrorKind;
@@ -420,8 +451,8 @@ mod tests {
     fn sealed_ring_opens_to_the_same_keys() {
         for root in [RootKey::from_bytes([3; 32]), RootKey::from_passphrase("correct horse")] {
             let ring = KeyRing::generate("lake-a", 1_700_000_000_123).unwrap().rotated(KeyState::Enabled);
-            let sealed = ring.seal(&root).unwrap();
-            let opened = KeyRing::open("lake-a", 2, &sealed, &root).unwrap();
+            let sealed = block_on(ring.seal(&root)).unwrap();
+            let opened = block_on(KeyRing::open("lake-a", 2, &sealed, &root)).unwrap();
             assert_eq!(opened.keys(), ring.keys());
             assert_eq!(opened.keys()[0].created_ms, 1_700_000_000_123);
             assert_eq!((opened.lake_id(), opened.version()), ("lake-a", 2));
@@ -436,9 +467,9 @@ mod tests {
     #[test]
     fn wrong_root_key_is_denied_and_names_lake_and_version() {
         let ring = KeyRing::generate("lake-a", 0).unwrap();
-        let sealed = ring.seal(&RootKey::from_bytes([3; 32])).unwrap();
+        let sealed = block_on(ring.seal(&RootKey::from_bytes([3; 32]))).unwrap();
         for wrong in [RootKey::from_bytes([4; 32]), RootKey::from_passphrase("x")] {
-            let error = KeyRing::open("lake-a", 1, &sealed, &wrong).unwrap_err();
+            let error = block_on(KeyRing::open("lake-a", 1, &sealed, &wrong)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Denied);
             let text = error.to_string();
             assert!(text.contains("lake-a") && text.contains("ring version: 1"), "{text}");
@@ -448,35 +479,35 @@ mod tests {
     #[test]
     fn ring_of_another_lake_version_or_format_is_a_data_error() {
         let root = RootKey::from_bytes([3; 32]);
-        let sealed = KeyRing::generate("lake-a", 0).unwrap().seal(&root).unwrap();
-        assert_eq!(KeyRing::open("lake-b", 1, &sealed, &root).unwrap_err().kind(), ErrorKind::Data);
-        assert_eq!(KeyRing::open("lake-a", 2, &sealed, &root).unwrap_err().kind(), ErrorKind::Data);
+        let sealed = block_on(KeyRing::generate("lake-a", 0).unwrap().seal(&root)).unwrap();
+        assert_eq!(block_on(KeyRing::open("lake-b", 1, &sealed, &root)).unwrap_err().kind(), ErrorKind::Data);
+        assert_eq!(block_on(KeyRing::open("lake-a", 2, &sealed, &root)).unwrap_err().kind(), ErrorKind::Data);
         let mut newer = sealed;
         newer[6] = 2;
-        let error = KeyRing::open("lake-a", 1, &newer, &root).unwrap_err();
+        let error = block_on(KeyRing::open("lake-a", 1, &newer, &root)).unwrap_err();
         assert_eq!((error.kind(), error.hint()), (ErrorKind::Data, Some("upgrade counterfoil")));
     }
 
     #[test]
     fn every_flipped_byte_and_every_cut_is_refused() {
         let root = RootKey::from_bytes([3; 32]);
-        let sealed = KeyRing::generate("lake-a", 0).unwrap().seal(&root).unwrap();
+        let sealed = block_on(KeyRing::generate("lake-a", 0).unwrap().seal(&root)).unwrap();
         for at in 0..sealed.len() {
             let mut flipped = sealed.clone();
             flipped[at] ^= 0x10;
             for bytes in [&flipped[..], &sealed[..at]] {
-                let kind = KeyRing::open("lake-a", 1, bytes, &root).unwrap_err().kind();
+                let kind = block_on(KeyRing::open("lake-a", 1, bytes, &root)).unwrap_err().kind();
                 assert!(matches!(kind, ErrorKind::Data | ErrorKind::Denied), "byte {at}");
             }
         }
         // A header that claims the other lake's id, or the next version, is authenticated: the seal does not open.
         let mut renamed = sealed.clone();
         renamed[10] = 2;
-        assert_eq!(KeyRing::open("lake-a", 2, &renamed, &root).unwrap_err().kind(), ErrorKind::Denied);
+        assert_eq!(block_on(KeyRing::open("lake-a", 2, &renamed, &root)).unwrap_err().kind(), ErrorKind::Denied);
         let mut moved = sealed;
         let at = moved.windows(6).position(|window| window == b"lake-a").unwrap();
         moved[at + 5] = b'b';
-        assert_eq!(KeyRing::open("lake-b", 1, &moved, &root).unwrap_err().kind(), ErrorKind::Denied);
+        assert_eq!(block_on(KeyRing::open("lake-b", 1, &moved, &root)).unwrap_err().kind(), ErrorKind::Denied);
     }
 
     #[test]
@@ -514,7 +545,7 @@ mod tests {
         const METADATA: &str = r#"{"keyMaterialType":"PKMT1","internalStorage":true,"isFooterKey":true,"kmsInstanceID":"DEFAULT","kmsInstanceURL":"DEFAULT","masterKeyID":"ring-1","doubleWrapping":false,"wrappedDEK":"/RAAXH1z98utobbBbaq0qpqAHQN5FXcYANVehMZ2FmPsvvzARzEr9H1upa7LFjRLMVnff6B2PorlZS67"}"#;
         const FILE_KEY: &str = "+xxjIuQ6FTyWyoYlDMZWBLHCOpSibfvanQlwLBKwCX8=";
         let bytes = |text: &str| STANDARD.decode(text).unwrap();
-        let ring = KeyRing::open("lake-a", 1, &bytes(RING), &RootKey::from_bytes([3; 32])).unwrap();
+        let ring = block_on(KeyRing::open("lake-a", 1, &bytes(RING), &RootKey::from_bytes([3; 32]))).unwrap();
         let expected = RingKey { id: "ring-1".to_owned(), state: KeyState::Primary, created_ms: 1_700_000_000_123 };
         assert_eq!(ring.keys(), [expected]);
         assert_eq!(ring.pseudonym_key().unwrap().version, 1);

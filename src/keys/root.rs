@@ -1,17 +1,27 @@
-//! The root key: the one secret that the operator keeps.
+//! The root key: the one secret that the operator keeps, or that a key service keeps for the operator.
 //!
 //! | reference | holds |
 //! |---|---|
 //! | `file:PATH` | a key file: one line `counterfoil-root-1:` and the base64 of 32 bytes, mode 0600 |
 //! | `env:NAME` | the base64 of 32 bytes in an environment variable |
 //! | `passphrase:env:NAME` | a passphrase, from which Argon2id derives the key when a ring is sealed or opened |
+//! | `aws-kms:KEY` | a key of AWS KMS by its ARN, id or alias |
+//! | `vault:MOUNT/KEY` | a key of the transit engine of HashiCorp Vault, or of OpenBao |
+//!
+//! A key service never sees the ring. It wraps a fresh 32-byte key for each ring version, which seals that ring; what the
+//! service answers stands in the ring's header. So a service is asked once when a process starts, and has no part in
+//! anything after that. Both services bind the wrapped key to the lake's id (KMS by its encryption context, Vault by
+//! associated data), so the audit log of the service says which lake was opened.
 //!
 //! Argon2id runs with the second recommended parameters of [RFC 9106, section 4](https://www.rfc-editor.org/rfc/rfc9106#section-4):
 //! 64 MiB, three passes, four lanes, a random salt of 16 bytes. The parameters are part of the kind's number in the ring's
 //! header and are not read from it, so a forged header cannot ask for more memory or for less work.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+mod file;
+mod kms;
+mod service;
+mod vault;
+
 use std::path::Path;
 
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -19,17 +29,33 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use self::kms::Kms;
+use self::vault::Vault;
 use crate::error::{Error, Result};
 use crate::keys::gcm;
 use crate::secret::{SecretKey, SecretRef, SecretString};
 
-/// What the line of a key file begins with; the number is the format's version.
-const FILE_PREFIX: &str = "counterfoil-root-1:";
-
 /// Bytes of the salt of a passphrase.
 const SALT_BYTES: usize = 16;
 
-/// The key that wraps the ring: `file:PATH`, `env:NAME` or `passphrase:env:NAME`.
+/// The kinds of references, for hints.
+const KINDS: &str = "use `file:PATH`, `env:NAME`, `passphrase:env:NAME`, `aws-kms:KEY` or `vault:MOUNT/KEY`";
+
+/// Where a key service is and how it is asked; root keys that this machine holds need none of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeySettings {
+    /// Address of the service, `https://HOST[:PORT]`; plain http on loopback only. By default the public endpoint of KMS in
+    /// the region, and `VAULT_ADDR`.
+    pub endpoint: Option<String>,
+    /// Region of KMS. By default that of the key's ARN, then `AWS_REGION`, then `AWS_DEFAULT_REGION`.
+    pub region: Option<String>,
+    /// Reference of Vault's token. By default `env:VAULT_TOKEN`.
+    pub token: Option<SecretRef>,
+    /// Namespace of Vault Enterprise. By default `VAULT_NAMESPACE`, or none.
+    pub namespace: Option<String>,
+}
+
+/// The key that wraps the ring, as the setting `keys.root` names it.
 #[derive(Debug)]
 pub struct RootKey {
     reference: String,
@@ -40,29 +66,51 @@ pub struct RootKey {
 enum Material {
     Key(SecretKey),
     Passphrase(SecretString),
+    Kms(Kms),
+    Vault(Vault),
 }
 
 /// How a ring was wrapped: kept in the clear in its header, and authenticated with it.
-///
-/// Kinds that ask a key service will keep the service's wrapped key in `parameters`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wrapping {
-    /// 0: the key itself; 1: Argon2id with the parameters of this module's header.
+    /// 0: the key itself; 1: Argon2id with the parameters of this module's header; 2: AWS KMS; 3: Vault.
     pub(super) kind: u8,
-    /// Kind 0: nothing; kind 1: the salt.
+    /// Kind 0: nothing; kind 1: the salt; kinds 2 and 3: a [`WrappedKey`].
     pub(super) parameters: Vec<u8>,
 }
 
+impl Wrapping {
+    /// Returns the kind as references begin.
+    pub(super) fn scheme(&self) -> &'static str {
+        match self.kind {
+            0 => "file: or env:",
+            1 => "passphrase:",
+            2 => "aws-kms:",
+            3 => "vault:",
+            _ => "a kind that this version does not know",
+        }
+    }
+}
+
 impl RootKey {
-    /// Reads the root key that a reference names; relative paths stand from `base`.
+    /// Reads the root key that a reference names; relative paths stand from `base`, services are where they are by default.
+    ///
+    /// # Errors
+    ///
+    /// As [`configured`](Self::configured).
+    pub fn read(reference: &str, base: &Path) -> Result<Self> {
+        Self::configured(reference, base, &KeySettings::default())
+    }
+
+    /// Reads the root key that a reference names, or how to ask the service that keeps it; nothing is asked yet.
     ///
     /// # Errors
     ///
     /// [`Config`](crate::error::ErrorKind::Config) when the reference is of no known kind, names nothing, names something that is
-    /// no key, or names a key file that other users can read.
-    pub fn read(reference: &str, base: &Path) -> Result<Self> {
+    /// no key, or names a key file that other users can read; and when a service's address or token is missing or wrong.
+    pub fn configured(reference: &str, base: &Path, settings: &KeySettings) -> Result<Self> {
         let material = match reference.split_once(':') {
-            Some(("file", path)) if !path.is_empty() => Material::Key(read_file(&base.join(path))?),
+            Some(("file", path)) if !path.is_empty() => Material::Key(file::read(&base.join(path))?),
             Some(("env", name)) if !name.is_empty() => {
                 let text = SecretRef::Env(name.to_owned()).read(base)?;
                 Material::Key(decode(text.expose()).ok_or_else(|| {
@@ -74,16 +122,10 @@ impl RootKey {
             Some(("passphrase", source)) if source.starts_with("env:") => {
                 Material::Passphrase(source.parse::<SecretRef>()?.read(base)?)
             }
-            Some((scheme @ ("aws-kms" | "vault"), _)) => {
-                return Err(Error::config("root key is kept by a key service that this version does not speak to")
-                    .with_context("service", scheme)
-                    .with_hint("use `file:PATH`, `env:NAME` or `passphrase:env:NAME`"));
-            }
+            Some(("aws-kms", key)) if !key.is_empty() => Material::Kms(Kms::try_new(key, settings)?),
+            Some(("vault", key)) if !key.is_empty() => Material::Vault(Vault::try_new(key, base, settings)?),
             // The text is not repeated: someone may have pasted the key itself.
-            _ => {
-                return Err(Error::config("root key must be a reference")
-                    .with_hint("use `file:PATH`, `env:NAME` or `passphrase:env:NAME`"));
-            }
+            _ => return Err(Error::config("root key must be a reference").with_hint(KINDS)),
         };
         Ok(Self { reference: reference.to_owned(), material })
     }
@@ -97,42 +139,7 @@ impl RootKey {
     /// [`Conflict`](crate::error::ErrorKind::Conflict) when something stands at the path, [`Config`](crate::error::ErrorKind::Config)
     /// when the file cannot be written.
     pub fn create_file(path: &Path) -> Result<()> {
-        let key = gcm::random_key()?;
-        let mut line = Zeroizing::new(String::with_capacity(FILE_PREFIX.len() + 45));
-        line.push_str(FILE_PREFIX);
-        STANDARD.encode_string(key.expose(), &mut line);
-        line.push('\n');
-
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let failed = |source: std::io::Error| {
-            Error::config("failed to write the root key's file")
-                .with_context("file", path.display())
-                .with_source(source)
-        };
-        let mut file = options.open(path).map_err(|source| match source.kind() {
-            std::io::ErrorKind::AlreadyExists => {
-                Error::new(crate::error::ErrorKind::Conflict, "root key's file exists already")
-                    .with_context("file", path.display())
-                    .with_hint("keep it: what it wraps cannot be read without it; name another path for a new key")
-            }
-            _ => failed(source),
-        })?;
-        if let Err(source) = file.write_all(line.as_bytes()).and_then(|()| file.sync_all()) {
-            // Half a key must not stand in the way of the next try; that it may stay behind is told by the error below.
-            let _ = std::fs::remove_file(path);
-            return Err(failed(source));
-        }
-        #[cfg(unix)]
-        File::open(match path.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        })
-        .and_then(|directory| directory.sync_all())
-        .map_err(failed)?;
-        Ok(())
+        file::create(path)
     }
 
     /// Returns the reference that named the key; it holds no secret.
@@ -140,23 +147,76 @@ impl RootKey {
         &self.reference
     }
 
-    /// Makes the parameters for sealing a ring anew.
-    pub(super) fn new_wrapping(&self) -> Result<Wrapping> {
-        Ok(match self.material {
-            Material::Key(_) => Wrapping { kind: 0, parameters: Vec::new() },
-            Material::Passphrase(_) => Wrapping { kind: 1, parameters: gcm::random::<SALT_BYTES>()?.to_vec() },
-        })
+    /// Makes the key that seals one version of a lake's ring, and what the ring's header says about it.
+    pub(super) async fn wrap(&self, lake_id: &str) -> Result<(Wrapping, SecretKey)> {
+        match &self.material {
+            Material::Key(key) => Ok((Wrapping { kind: 0, parameters: Vec::new() }, SecretKey::new(*key.expose()))),
+            Material::Passphrase(passphrase) => {
+                let parameters = gcm::random::<SALT_BYTES>()?.to_vec();
+                let key = derive(passphrase, &parameters)?;
+                Ok((Wrapping { kind: 1, parameters }, key))
+            }
+            Material::Kms(kms) => {
+                let key = gcm::random_key()?;
+                let wrapped = kms.wrap(lake_id, &key).await?;
+                Ok((Wrapping { kind: 2, parameters: wrapped.encode()? }, key))
+            }
+            Material::Vault(vault) => {
+                let key = gcm::random_key()?;
+                let wrapped = vault.wrap(lake_id, &key).await?;
+                Ok((Wrapping { kind: 3, parameters: wrapped.encode()? }, key))
+            }
+        }
     }
 
-    /// Returns the key that wraps a ring under these parameters; `None` when they belong to another kind of root key.
-    pub(super) fn wrapping_key(&self, wrapping: &Wrapping) -> Result<Option<SecretKey>> {
+    /// Returns the key that sealed a ring; `None` when its header belongs to another kind of root key or cannot be read.
+    pub(super) async fn unwrap(&self, lake_id: &str, wrapping: &Wrapping) -> Result<Option<SecretKey>> {
         match (&self.material, wrapping.kind) {
             (Material::Key(key), 0) if wrapping.parameters.is_empty() => Ok(Some(SecretKey::new(*key.expose()))),
             (Material::Passphrase(passphrase), 1) if wrapping.parameters.len() == SALT_BYTES => {
                 derive(passphrase, &wrapping.parameters).map(Some)
             }
+            (Material::Kms(kms), 2) => match WrappedKey::decode(&wrapping.parameters) {
+                Some(wrapped) => kms.unwrap(lake_id, &wrapped).await.map(Some),
+                None => Ok(None),
+            },
+            (Material::Vault(vault), 3) => match WrappedKey::decode(&wrapping.parameters) {
+                Some(wrapped) => vault.unwrap(lake_id, &wrapped).await.map(Some),
+                None => Ok(None),
+            },
             _ => Ok(None),
         }
+    }
+}
+
+/// A key as a service wrapped it: `length of the id, u16 little-endian | id | the service's ciphertext`.
+///
+/// The id (the ARN of a KMS key, `MOUNT/KEY` of Vault) is for messages: it tells an operator whose setting names another key
+/// which one the ring needs. What is asked is always the key of the setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct WrappedKey {
+    id: String,
+    ciphertext: Vec<u8>,
+}
+
+impl WrappedKey {
+    fn encode(&self) -> Result<Vec<u8>> {
+        let length = u16::try_from(self.id.len())
+            .map_err(|_| Error::data("key service names its key by a text that is too long"))?;
+        let mut encoded = Vec::with_capacity(2 + self.id.len() + self.ciphertext.len());
+        encoded.extend_from_slice(&length.to_le_bytes());
+        encoded.extend_from_slice(self.id.as_bytes());
+        encoded.extend_from_slice(&self.ciphertext);
+        Ok(encoded)
+    }
+
+    fn decode(encoded: &[u8]) -> Option<Self> {
+        let (length, rest) = encoded.split_first_chunk::<2>()?;
+        let (id, ciphertext) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+        let id = std::str::from_utf8(id).ok()?;
+        // Shown in messages before anything has authenticated it.
+        let is_plain = id.len() <= 512 && id.chars().all(|c| c.is_ascii_graphic());
+        is_plain.then(|| Self { id: id.to_owned(), ciphertext: ciphertext.to_vec() })
     }
 }
 
@@ -177,54 +237,6 @@ fn decode(base64: &str) -> Option<SecretKey> {
     Some(SecretKey::new(bytes.as_slice().try_into().ok()?))
 }
 
-fn read_file(path: &Path) -> Result<SecretKey> {
-    let mut file = File::open(path).map_err(|source| unreadable(path, source))?;
-    refuse_readable_by_others(&file, path)?;
-    // A key file is one short line; whatever is longer is no key, and is not read into memory whole.
-    let mut text = Zeroizing::new(String::with_capacity(256));
-    let key = match Read::by_ref(&mut file).take(256).read_to_string(&mut text) {
-        Ok(_) => text.trim_end().strip_prefix(FILE_PREFIX).and_then(decode),
-        Err(source) if source.kind() == std::io::ErrorKind::InvalidData => None,
-        Err(source) => return Err(unreadable(path, source)),
-    };
-    key.ok_or_else(|| {
-        Error::config(format!("file holds no root key, one line of `{FILE_PREFIX}` and the base64 of 32 bytes"))
-            .with_context("file", path.display())
-            .with_hint("name the key's file, or restore it from its backup")
-    })
-}
-
-fn unreadable(path: &Path, source: std::io::Error) -> Error {
-    let error = Error::config("failed to read the root key's file").with_context("file", path.display());
-    let error = match source.kind() {
-        std::io::ErrorKind::NotFound => error.with_hint(
-            "`counterfoil init` makes one for a new lake; a lake that is there opens with its own key only, from your backup",
-        ),
-        _ => error,
-    };
-    error.with_source(source)
-}
-
-#[cfg(unix)]
-fn refuse_readable_by_others(file: &File, path: &Path) -> Result<()> {
-    /// Every right of the group and of all others.
-    const OTHERS: u32 = 0o077;
-    let metadata = file.metadata().map_err(|source| unreadable(path, source))?;
-    let mode = std::os::unix::fs::MetadataExt::mode(&metadata) & 0o777;
-    if mode & OTHERS == 0 {
-        return Ok(());
-    }
-    Err(Error::config("root key's file can be used by other users")
-        .with_context("file", path.display())
-        .with_context("mode", format!("{mode:04o}"))
-        .with_hint(format!("chmod 600 {}", path.display())))
-}
-
-#[cfg(not(unix))]
-fn refuse_readable_by_others(_file: &File, _path: &Path) -> Result<()> {
-    Ok(())
-}
-
 #[cfg(test)]
 impl RootKey {
     /// Makes a root key of the given bytes.
@@ -241,11 +253,14 @@ impl RootKey {
 
 #[cfg(test)]
 mod tests {
+    use futures::executor::block_on;
+
+    use super::file::FILE_PREFIX;
     use super::*;
     use crate::error::ErrorKind;
 
     fn key_of(root: &RootKey) -> [u8; 32] {
-        *root.wrapping_key(&root.new_wrapping().unwrap()).unwrap().unwrap().expose()
+        *block_on(root.wrap("lake")).unwrap().1.expose()
     }
 
     #[test]
@@ -298,7 +313,9 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Config, "{text}");
             assert!(!format!("{error:?}").contains("pasted-secret"));
         }
-        for reference in ["", "pasted-secret", "file:", "env:", "passphrase:file:x", "aws-kms:arn", "file:absent.key"] {
+        for reference in
+            ["", "pasted-secret", "file:", "env:", "passphrase:file:x", "aws-kms:", "vault:key", "file:absent.key"]
+        {
             let error = RootKey::read(reference, folder.path()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config, "{reference}");
             assert!(!format!("{error:?}").contains("pasted-secret"));
@@ -308,13 +325,23 @@ mod tests {
     #[test]
     fn passphrase_gives_the_same_key_for_the_same_salt_only() {
         let root = RootKey::from_passphrase("correct horse");
-        let wrapping = root.new_wrapping().unwrap();
-        let key = root.wrapping_key(&wrapping).unwrap().unwrap();
-        assert_eq!(root.wrapping_key(&wrapping).unwrap().unwrap().expose(), key.expose());
+        let (wrapping, key) = block_on(root.wrap("lake")).unwrap();
+        let unwrapped = |root: &RootKey| block_on(root.unwrap("lake", &wrapping)).unwrap();
+        assert_eq!(unwrapped(&root).unwrap().expose(), key.expose());
         assert_ne!(&key_of(&root), key.expose());
-        let other = RootKey::from_passphrase("correct house").wrapping_key(&wrapping).unwrap().unwrap();
-        assert_ne!(other.expose(), key.expose());
-        assert!(RootKey::from_bytes([1; 32]).wrapping_key(&wrapping).unwrap().is_none());
+        assert_ne!(unwrapped(&RootKey::from_passphrase("correct house")).unwrap().expose(), key.expose());
+        assert!(unwrapped(&RootKey::from_bytes([1; 32])).is_none());
+    }
+
+    #[test]
+    fn wrapped_key_decodes_to_itself_and_a_header_that_would_spoil_a_message_does_not() {
+        let wrapped = WrappedKey { id: "arn:aws:kms:eu-west-1:1:key/k".to_owned(), ciphertext: vec![1, 2, 3] };
+        assert_eq!(WrappedKey::decode(&wrapped.encode().unwrap()), Some(wrapped.clone()));
+        let spoiled = WrappedKey { id: "a\u{1b}[31m".to_owned(), ..wrapped };
+        assert_eq!(WrappedKey::decode(&spoiled.encode().unwrap()), None);
+        for short in [&[][..], &[1], &[2, 0, b'a'], &[255, 255, b'a']] {
+            assert_eq!(WrappedKey::decode(short), None);
+        }
     }
 
     #[test]

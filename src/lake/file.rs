@@ -48,13 +48,13 @@ use crate::policy::{RecordKey, SortedRows};
 pub const ROW_GROUP_ROWS: usize = 65_536;
 
 /// Last bytes of a file with an encrypted footer.
-const MAGIC: &[u8; 4] = b"PARE";
+pub(super) const MAGIC: &[u8; 4] = b"PARE";
 
 /// Last bytes of a file with a footer in the clear.
 const PLAIN_MAGIC: &[u8; 4] = b"PAR1";
 
 /// Footer length and magic.
-const TRAILER_BYTES: usize = 8;
+pub(super) const TRAILER_BYTES: usize = 8;
 
 /// On ticket-like rows level 3 took half as long again as level 1 to write, and did not come out smaller.
 const ZSTD_LEVEL: i32 = 1;
@@ -256,15 +256,20 @@ fn is_within(metadata: &ParquetMetaData, file: &DataFile) -> bool {
         })
 }
 
-/// Returns the length of the tail that the last bytes claim; `None` without the magic of an encrypted footer.
+/// Returns the length of the tail that the last bytes claim, where these hold it; `None` without the magic of an encrypted footer.
 fn tail_length(bytes: &[u8]) -> Option<usize> {
-    let (_, trailer) = bytes.split_last_chunk::<TRAILER_BYTES>()?;
-    let (length, magic) = trailer.split_first_chunk::<4>()?;
-    let tail = usize::try_from(u32::from_le_bytes(*length)).ok()?.checked_add(TRAILER_BYTES)?;
-    (magic == MAGIC && tail <= bytes.len()).then_some(tail)
+    tail_bytes(bytes).and_then(|tail| usize::try_from(tail).ok()).filter(|tail| *tail <= bytes.len())
 }
 
-fn digest(tail: &[u8]) -> [u8; 32] {
+/// Returns the length of the tail that the last bytes claim; `None` without the magic of an encrypted footer.
+pub(super) fn tail_bytes(bytes: &[u8]) -> Option<u64> {
+    let (_, trailer) = bytes.split_last_chunk::<TRAILER_BYTES>()?;
+    let (length, magic) = trailer.split_first_chunk::<4>()?;
+    (magic == MAGIC).then(|| u64::from(u32::from_le_bytes(*length)) + TRAILER_BYTES as u64)
+}
+
+/// Returns the pin of a tail.
+pub(super) fn digest(tail: &[u8]) -> [u8; 32] {
     let mut pin = [0; 32];
     pin.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, tail).as_ref());
     pin

@@ -225,7 +225,6 @@ pub(super) fn encode(
 ///
 /// [`Data`](crate::error::ErrorKind::Data) when the bytes are not the file's index; [`Denied`](crate::error::ErrorKind::Denied)
 /// when the ring does not have the key that sealed it, or no primary key.
-#[cfg_attr(not(test), expect(dead_code, reason = "called once keys can be exchanged"))]
 pub(super) fn reseal(bytes: &Bytes, file: &DataFile, ring: &KeyRing, to: &str) -> Result<(Bytes, IndexSize)> {
     let (_, header, blocks) = split(bytes, file, ring)?;
     let mut sealed = ring.seal_object(&purpose(to), &header.write())?;

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! <root>/lake.json                          {"format":1,"id":"<uuid>"}: claims the root, no secrets
-//! <root>/keys/ring-00000001                 the key ring, sealed by the root key; the first one makes the lake exist
+//! <root>/keys/ring-00000001                 the key ring, sealed by the root key: the highest version is in force, the first
+//!                                           one makes the lake exist
 //! <root>/log/00000000000000000001.commit    one sealed object per version
 //! <root>/log/00000000000000000020.snapshot  all commits up to a version in one sealed object
 //! <root>/data/<table>/<uuid-v7>.parquet     immutable encrypted Parquet
@@ -157,6 +158,12 @@ pub(super) fn check_format(object: &str, format: u32) -> Result<()> {
 /// Reads the bytes of a key ring.
 pub(super) async fn read_ring(store: &dyn ObjectStore, version: u32) -> Result<Option<Bytes>> {
     store::read(store, &ring(version), SMALL_OBJECT_BYTES).await
+}
+
+/// Returns the version and the kind (`commit`, `snapshot`) in the name of an object of the log.
+pub(super) fn log_version(path: &Path) -> Option<(u64, &str)> {
+    let (digits, kind) = path.filename()?.split_once('.')?;
+    (digits.len() == 20).then(|| digits.parse().ok()).flatten().map(|version| (version, kind))
 }
 
 /// Returns the version in a ring's name.

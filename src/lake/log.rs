@@ -174,7 +174,8 @@ impl Log {
         }
     }
 
-    async fn write_snapshot(&self, manifest: &Manifest, id: String, writer: String) -> Result<()> {
+    /// Writes a snapshot of a version, unless it has one.
+    pub(super) async fn write_snapshot(&self, manifest: &Manifest, id: String, writer: String) -> Result<()> {
         let version = manifest.version;
         let plain = manifest.to_snapshot(id, writer).encode()?;
         let sealed = self.ring.seal_object(&format!("snapshot/{version}"), &plain)?;
@@ -201,7 +202,7 @@ impl Log {
         let offset = layout::commit(after);
         let mut objects = self.store.list_with_offset(Some(&folder), &offset);
         while let Some(object) = objects.try_next().await.map_err(|error| store::failed("list", &folder, error))? {
-            match version_of(&object.location) {
+            match layout::log_version(&object.location) {
                 Some((version, "commit")) if version > after => listing.commits.push(version),
                 Some((version, "snapshot")) => listing.snapshots.push(version),
                 _ => {}
@@ -310,11 +311,6 @@ impl Listing {
         let first = if self.after == 0 { *self.commits.first()? } else { self.after + 1 };
         (first..).zip(&self.commits).position(|(expected, found)| expected != *found).map(|at| (at, first + at as u64))
     }
-}
-
-fn version_of(path: &Path) -> Option<(u64, &str)> {
-    let (digits, kind) = path.filename()?.split_once('.')?;
-    (digits.len() == 20).then(|| digits.parse().ok()).flatten().map(|version| (version, kind))
 }
 
 /// A time as messages print it.

@@ -6,6 +6,7 @@ mod compactions;
 mod crashes;
 pub(in crate::lake) mod faulty;
 mod interleavings;
+mod keys;
 mod live;
 mod random;
 mod rewrites;

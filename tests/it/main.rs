@@ -9,6 +9,7 @@ mod drift;
 mod examples;
 mod holes;
 mod interop;
+mod keys;
 mod kills;
 mod needles;
 mod operations;

@@ -10,7 +10,6 @@ use super::Findings;
 use crate::cli::{Context, extract, grouped};
 use crate::config::Config;
 use crate::error::{ErrorKind, Result};
-use crate::keys::RootKey;
 use crate::lake::manifest::Manifest;
 use crate::lake::{Lake, Purpose};
 use crate::policy::Policy;
@@ -70,7 +69,7 @@ pub(super) async fn lake(context: &Context, config: &Config, findings: &mut Find
 }
 
 async fn open(context: &Context, config: &Config, findings: &mut Findings) -> Result<Option<(Lake, Arc<Manifest>)>> {
-    let root = match RootKey::read(&config.root_key, &config.base) {
+    let root = match config.root() {
         Ok(root) => root,
         Err(error) => {
             findings.failed("root key", &error)?;

@@ -13,17 +13,19 @@ use object_store::{
     PutOptions, PutPayload, PutResult,
 };
 
-use super::{append, create, live_tickets, memory, open, revision, tickets};
+use super::{Revision, append, create, live_tickets, memory, open, revision, tickets};
 use crate::error::ErrorKind;
 use crate::lake::run::RunRecord;
 use crate::lake::{Lake, RowCounts};
 
 /// A store in which a rival commits before each of the next `rounds` commits is put.
 #[derive(Debug)]
-struct Contested {
-    inner: Arc<dyn ObjectStore>,
-    rival: Lake,
-    rounds: AtomicUsize,
+pub(super) struct Contested {
+    pub(super) inner: Arc<dyn ObjectStore>,
+    pub(super) rival: Lake,
+    pub(super) rounds: AtomicUsize,
+    /// What the rival appends each time, besides a run.
+    pub(super) appends: Vec<Revision>,
 }
 
 impl fmt::Display for Contested {
@@ -40,6 +42,9 @@ impl ObjectStore for Contested {
             self.rounds.store(left - 1, Ordering::SeqCst);
             let mut change = self.rival.transaction();
             change.record_run(RunRecord { id: left.to_string(), ..RunRecord::default() });
+            if !self.appends.is_empty() {
+                change.append(tickets(&self.appends));
+            }
             change.commit().await.unwrap();
         }
         self.inner.put_opts(path, payload, options).await
@@ -81,7 +86,7 @@ async fn contested(rounds: usize) -> (Arc<dyn ObjectStore>, Lake) {
     let inner = memory();
     let rival = create(&inner).await;
     let store: Arc<dyn ObjectStore> =
-        Arc::new(Contested { inner: Arc::clone(&inner), rival, rounds: AtomicUsize::new(rounds) });
+        Arc::new(Contested { inner: Arc::clone(&inner), rival, rounds: AtomicUsize::new(rounds), appends: Vec::new() });
     let lake = open(&store).await.unwrap();
     (inner, lake)
 }

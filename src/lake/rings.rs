@@ -1,0 +1,183 @@
+//! The key ring in force: how a lake gets the next version of it.
+//!
+//! ```text
+//! next version ─▶ seal ─▶ open again ─▶ put keys/ring-N+1 (PutMode::Create) ─▶ read back ─▶ in force
+//!                                                                             └▶ delete ring-1 … ring-N
+//!                                                                                (another root key; a destroyed key)
+//! ```
+//!
+//! The ring of the highest version is in force from the moment its object is there, and processes that have opened the lake
+//! before go on with theirs. So it is opened again with its root key before it is put: a root key that seals and does not
+//! open would lock everybody out. A crash at any point leaves the old ring or the new one in force, never none. Older versions
+//! are deleted only where they must not stay, and after the new one is in force; doing the same again deletes what a crash
+//! left.
+//!
+//! Whoever uses the ring for writing holds a lease. A lease is refused to a process whose ring is not the newest any more
+//! ([`check`]), so that nothing is written under a key that was destroyed meanwhile.
+
+use std::path::Path as FilePath;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::keys::{KeyRing, KeyState, RootKey};
+use crate::lake::store::Missing;
+use crate::lake::{Inner, Lake, layout, store};
+
+impl Lake {
+    /// Tells whether there is a lake at `url`: whether the place has a key ring.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] for a URL that names no store.
+    pub async fn exists(url: &str, base: &FilePath) -> Result<bool> {
+        let store = match store::open(url, base, Missing::Refuse) {
+            Ok((store, _)) => store,
+            Err(error) if error.message() == store::no_lake().message() => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        Ok(!versions(store.as_ref()).await?.is_empty())
+    }
+
+    /// Makes another key the primary one; the key so far goes on decrypting. Returns the ring that is in force now, which
+    /// this lake opens with when it is opened anew.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Conflict`] when another process has made a ring meanwhile; those of the store and of the root key.
+    pub async fn rotate_keys(&self, root: &RootKey) -> Result<KeyRing> {
+        let next = self.0.ring.rotate(self.0.clock.now().as_millisecond())?;
+        put(&self.0, next, root).await
+    }
+
+    /// Refuses the use of a key until it is enabled again; otherwise as [`rotate_keys`](Self::rotate_keys).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] for the primary key, or one that the ring does not have.
+    pub async fn disable_key(&self, root: &RootKey, id: &str) -> Result<KeyRing> {
+        put(&self.0, self.0.ring.disable(id)?, root).await
+    }
+
+    /// Allows a disabled key again; otherwise as [`rotate_keys`](Self::rotate_keys).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] for a key that is not disabled, or that the ring does not have.
+    pub async fn enable_key(&self, root: &RootKey, id: &str) -> Result<KeyRing> {
+        put(&self.0, self.0.ring.enable(id)?, root).await
+    }
+
+    /// Seals the ring under another root key, and deletes the versions that the old one opens.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`rotate_keys`](Self::rotate_keys). When older versions cannot be deleted, the new one is in force all the
+    /// same, and the error says so.
+    pub async fn rewrap_ring(&self, root: &RootKey) -> Result<KeyRing> {
+        let ring = put(&self.0, self.0.ring.renewed()?, root).await?;
+        delete_older(self.0.store.as_ref(), ring.version()).await.map_err(|error| {
+            let hint = format!(
+                "set `keys.root` to {} and run `counterfoil keys rewrap --root {0}` again: it deletes what is left",
+                root.reference()
+            );
+            error.with_hint(hint)
+        })?;
+        Ok(ring)
+    }
+
+    /// Destroys a key: its bytes are in no ring any more, and what only it opens is lost.
+    ///
+    /// Of a key that was destroyed, the older rings that still hold it are deleted: so a crash is mended by doing it again.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] for the primary key, or one that the ring does not have; otherwise as
+    /// [`rewrap_ring`](Self::rewrap_ring).
+    pub async fn destroy_key(&self, root: &RootKey, id: &str) -> Result<KeyRing> {
+        let ring = match self.0.ring.state(id)? {
+            KeyState::Destroyed => self.0.ring.clone(),
+            _ => put(&self.0, self.0.ring.destroy(id)?, root).await?,
+        };
+        delete_older(self.0.store.as_ref(), ring.version()).await.map_err(|error| {
+            error.with_hint(format!(
+                "the key may still stand in older rings: run `counterfoil keys destroy {id}` again, first with --dry-run"
+            ))
+        })?;
+        Ok(ring)
+    }
+
+    /// Lists the versions of the key ring that the store has besides the one in use.
+    pub async fn other_rings(&self) -> Result<Vec<u32>> {
+        let mut found = versions(self.0.store.as_ref()).await?;
+        found.retain(|version| *version != self.0.ring.version());
+        Ok(found)
+    }
+}
+
+/// Refuses to go on with a ring that is not the newest any more.
+pub(super) async fn check(lake: &Inner) -> Result<()> {
+    let newest = versions(lake.store.as_ref()).await?.last().copied();
+    if newest == Some(lake.ring.version()) {
+        return Ok(());
+    }
+    Err(changed(lake, newest))
+}
+
+fn changed(lake: &Inner, newest: Option<u32>) -> Error {
+    let error = Error::new(ErrorKind::Conflict, "key ring of the lake has changed since this process opened it")
+        .with_context("opened", lake.ring.version())
+        .with_hint("start again: the lake is then opened with the newest ring");
+    match newest {
+        Some(newest) => error.with_context("newest", newest),
+        None => error,
+    }
+}
+
+/// Puts the next version of the ring, after the root key has opened it again.
+async fn put(lake: &Inner, ring: KeyRing, root: &RootKey) -> Result<KeyRing> {
+    check(lake).await?;
+    let store = lake.store.as_ref();
+    let version = ring.version();
+    let sealed = Bytes::from(ring.seal(root).await?);
+    KeyRing::open(&lake.id, version, &sealed, root).await.map_err(|error| {
+        Error::new(error.kind(), "the root key seals the key ring and does not open it; nothing was changed")
+            .with_context("root", root.reference())
+            .with_source(error)
+    })?;
+    let created = store::create(store, &layout::ring(version), sealed.clone()).await?;
+    match layout::read_ring(store, version).await? {
+        Some(found) if found == sealed => Ok(ring),
+        // Another process made that version.
+        Some(_) if !created => Err(changed(lake, Some(version))),
+        _ => Err(Error::data("key ring did not come back from the store as it was put")
+            .with_context("object", layout::ring(version))
+            .with_hint("do not go on: look at the store, and keep the older objects under `keys/`")),
+    }
+}
+
+/// Deletes the rings before a version, oldest first.
+async fn delete_older(store: &dyn ObjectStore, version: u32) -> Result<()> {
+    for older in versions(store).await?.into_iter().filter(|older| *older < version) {
+        let object = layout::ring(older);
+        match store.delete(&object).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => {
+                return Err(store::failed("delete", &object, error).with_context("ring version in force", version));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Lists the versions of the key ring, ascending.
+pub(super) async fn versions(store: &dyn ObjectStore) -> Result<Vec<u32>> {
+    let folder = Path::from(layout::KEYS);
+    let rings = store.list(Some(&folder)).try_filter_map(async |object| Ok(layout::ring_version(&object.location)));
+    let mut versions: Vec<u32> = rings.try_collect().await.map_err(|error| store::failed("list", &folder, error))?;
+    versions.sort_unstable();
+    Ok(versions)
+}
