@@ -20,6 +20,7 @@
 
 mod commit;
 mod compact;
+mod engines;
 pub mod file;
 mod index;
 mod layout;
@@ -40,6 +41,7 @@ mod store;
 mod tables;
 mod tail;
 mod transaction;
+pub mod verify;
 
 #[cfg(test)]
 mod simulation;

@@ -43,6 +43,7 @@ use crate::error::{Error, Result};
 use crate::keys::KeyRing;
 use crate::lake::manifest::DataFile;
 use crate::policy::{RecordKey, SortedRows};
+use crate::secret::SecretKey;
 
 /// Rows of a row group: large enough to compress, small enough that one page per column chunk stays cheap to read in part.
 pub const ROW_GROUP_ROWS: usize = 65_536;
@@ -223,6 +224,34 @@ pub fn open_tail(file: &DataFile, tail: &Bytes, ring: &KeyRing) -> Result<Arc<Pa
         return Err(damaged("footer of the data file and the manifest do not agree"));
     }
     Ok(Arc::new(metadata))
+}
+
+/// Unwraps the key of a file from its tail, after the checks of [`open_tail`].
+///
+/// # Errors
+///
+/// Those of [`open_tail`].
+pub(super) fn open_key(file: &DataFile, tail: &Bytes, ring: &KeyRing) -> Result<SecretKey> {
+    /// Keeps the key that the parser asked for.
+    struct Keeper(KeyRing, Mutex<Option<SecretKey>>);
+    impl KeyRetriever for Keeper {
+        fn retrieve_key(&self, key_metadata: &[u8]) -> Result<Vec<u8>, ParquetError> {
+            let key = self.0.open_file_key(key_metadata).map_err(|error| ParquetError::General(error.to_string()))?;
+            let bytes = key.expose().to_vec();
+            *self.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
+            Ok(bytes)
+        }
+    }
+    open_tail(file, tail, ring)?;
+    let keeper = Arc::new(Keeper(ring.clone(), Mutex::new(None)));
+    let retriever: Arc<dyn KeyRetriever> = keeper.clone();
+    let parsed = FileDecryptionProperties::with_key_retriever(retriever).build().and_then(|decryption| {
+        ParquetMetaDataReader::new().with_decryption_properties(Some(decryption)).parse_and_finish(tail)
+    });
+    let key = keeper.1.lock().unwrap_or_else(PoisonError::into_inner).take();
+    parsed.ok().and(key).ok_or_else(|| {
+        Error::internal("data file opened and its key was not asked for").with_context("file", &file.path)
+    })
 }
 
 /// Unwraps file keys by the ring, and keeps the reason of a refusal, which Parquet's error type would flatten into text.

@@ -139,6 +139,11 @@ impl Log {
         self.read(layout::commit(version), format!("commit/{version}"), version).await
     }
 
+    /// Reads the snapshot of a version.
+    pub(super) async fn read_snapshot(&self, version: u64) -> Result<Commit> {
+        self.read(layout::snapshot(version), format!("snapshot/{version}"), version).await
+    }
+
     /// Puts the commit that follows `base`.
     pub(super) async fn append(&self, base: &Arc<Manifest>, commit: Commit) -> Result<Appended> {
         let (version, id) = (commit.version, commit.id.clone());

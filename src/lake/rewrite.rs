@@ -107,16 +107,6 @@ impl Rewritten {
         Self { stream, sources, files: Vec::new(), moved }
     }
 
-    /// Returns the table's stream.
-    pub(super) fn stream(&self) -> Stream {
-        self.stream
-    }
-
-    /// Returns the files that were read, as they were then.
-    pub(super) fn sources(&self) -> &[Arc<DataFile>] {
-        &self.sources
-    }
-
     /// Returns the new files, with the rows that were superseded when the sources were read.
     pub(super) fn files(&self) -> &[Arc<DataFile>] {
         &self.files

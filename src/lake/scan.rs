@@ -11,6 +11,7 @@
 //! come from the manifest: a count of rows reads no file. The cache of decrypted metadata belongs to the open lake
 //! ([`MetadataCache`]); files are only ever opened through their pins ([`open_tail`](crate::lake::file::open_tail)).
 
+mod audit;
 mod cache;
 mod find;
 #[cfg(test)]
@@ -18,6 +19,8 @@ pub(in crate::lake) mod fixtures;
 mod guard;
 mod ids;
 mod reader;
+#[cfg(test)]
+mod traps;
 mod whole;
 
 use std::sync::Arc;
@@ -56,6 +59,7 @@ use crate::model::Stream;
 use guard::{CurrentFiles, Guard};
 use reader::{Pinned, PinnedReaders};
 
+pub(in crate::lake) use audit::check_file;
 pub use cache::MetadataCache;
 pub use find::{FoundKey, find_keys};
 pub(in crate::lake) use find::{REV, UPDATED_AT, find_counting};

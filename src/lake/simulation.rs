@@ -42,17 +42,17 @@ pub(super) fn clock() -> SharedClock {
 
 /// One revision of a record: id, `updated_at` and `rev`, whether deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Revision {
+pub(super) struct Revision {
     id: u8,
     rev: i64,
     deleted: bool,
 }
 
-fn revision(id: u8, rev: i64) -> Revision {
+pub(super) fn revision(id: u8, rev: i64) -> Revision {
     Revision { id, rev, deleted: false }
 }
 
-fn deletion(id: u8, rev: i64) -> Revision {
+pub(super) fn deletion(id: u8, rev: i64) -> Revision {
     Revision { id, rev, deleted: true }
 }
 
@@ -111,11 +111,11 @@ fn rows(stream: Stream, columns: &[(&str, &str)], revisions: &[Revision]) -> Red
     decoder.finish().unwrap()
 }
 
-fn tickets(revisions: &[Revision]) -> RedactedBatch {
+pub(super) fn tickets(revisions: &[Revision]) -> RedactedBatch {
     rows(Stream::Tickets, STATUS, revisions)
 }
 
-fn tags(revisions: &[Revision]) -> RedactedBatch {
+pub(super) fn tags(revisions: &[Revision]) -> RedactedBatch {
     rows(Stream::Tags, STATUS, revisions)
 }
 
@@ -131,19 +131,19 @@ async fn create(store: &Arc<dyn ObjectStore>) -> Lake {
     Lake::create_on(Arc::clone(store), "test:", &root(1), clock()).await.unwrap()
 }
 
-async fn open(store: &Arc<dyn ObjectStore>) -> Result<Lake> {
+pub(super) async fn open(store: &Arc<dyn ObjectStore>) -> Result<Lake> {
     Lake::open_on(Arc::clone(store), "test:", &root(1), clock()).await
 }
 
 /// Appends rows and returns what became of them.
-async fn append(lake: &Lake, rows: RedactedBatch) -> Result<RowCounts> {
+pub(super) async fn append(lake: &Lake, rows: RedactedBatch) -> Result<RowCounts> {
     let mut change = lake.transaction();
     change.append(rows);
     Ok(change.commit().await?.streams[0].1)
 }
 
 /// Replaces a table and returns the version.
-async fn replace(lake: &Lake, rows: RedactedBatch) -> u64 {
+pub(super) async fn replace(lake: &Lake, rows: RedactedBatch) -> u64 {
     let mut change = lake.transaction();
     change.replace(rows);
     change.commit().await.unwrap().version

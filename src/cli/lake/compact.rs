@@ -4,7 +4,6 @@ use clap::Args;
 
 use crate::cli::{Context, grouped, print, say};
 use crate::error::Result;
-use crate::lake::manifest::Manifest;
 use crate::lake::{CompactOutcome, CompactSettings, Lake};
 use crate::model::Stream;
 
@@ -18,9 +17,11 @@ pub(super) struct Arguments {
     dry_run: bool,
 }
 
-pub(super) async fn run(context: &Context, lake: &Lake, manifest: &Manifest, arguments: &Arguments) -> Result<()> {
+pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<()> {
+    let config = context.settings()?;
+    let lake = context.lake(&config).await?;
     let settings = CompactSettings { table: arguments.table, ..CompactSettings::default() };
-    let plan = Lake::plan_compaction(manifest, &settings);
+    let plan = Lake::plan_compaction(lake.latest().await?.as_ref(), &settings);
     if arguments.dry_run {
         if plan.is_empty() && !context.quiet {
             say("nothing to compact");

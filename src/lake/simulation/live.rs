@@ -5,7 +5,6 @@ use std::collections::{BTreeSet, HashSet};
 use proptest::prelude::*;
 
 use super::{Revision, append, create, deletion, hex, live_tickets, memory, query, revision, tickets};
-use crate::lake::manifest::Manifest;
 use crate::lake::{Lake, RowCounts};
 use crate::model::{ObjectId, Stream};
 use crate::policy::RedactedBatch;

@@ -1,0 +1,367 @@
+//! Reading a data file whole, to see whether it is what the manifest says.
+//!
+//! Every column chunk of every row group is decoded, so that the tag of every module is checked, and what was decoded is
+//! held against the footer's statistics and the manifest's. Columns are decoded a few at a time, so a file takes the
+//! memory of some columns of one row group however large it is.
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, Scalar};
+use arrow::compute::cast;
+use arrow::compute::kernels::cmp::{gt, lt};
+use arrow::datatypes::{DataType, Int64Type, TimeUnit};
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
+use parquet::file::metadata::RowGroupMetaData;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::keys::KeyRing;
+use crate::lake::manifest::DataFile;
+use crate::lake::scan::MetadataCache;
+use crate::lake::scan::find::{UPDATED_AT, located};
+use crate::lake::scan::reader::{Access, PinnedReader};
+use crate::lake::store;
+use crate::model::{ObjectId, Stream};
+
+/// First bytes of a file whose footer is encrypted.
+const MAGIC: &[u8] = b"PARE";
+
+/// Rows decoded at once.
+const BATCH_ROWS: usize = 16_384;
+
+/// Columns are decoded together while they come to no more than this.
+const TOGETHER_BYTES: i64 = 4 << 20;
+
+/// A file that is damaged in more places is said to be so in these.
+const NAMED: usize = 8;
+
+/// Reads a file whole and returns what is wrong with it, each finding naming the file; nothing when it is sound.
+///
+/// # Errors
+///
+/// [`Unavailable`](ErrorKind::Unavailable) when the store does not answer: that says nothing about the file.
+pub(in crate::lake) async fn check_file(
+    store: &Arc<dyn ObjectStore>,
+    ring: &KeyRing,
+    stream: Stream,
+    file: &Arc<DataFile>,
+) -> Result<Vec<Error>> {
+    // Metadata of a file that is read once are not worth keeping.
+    let access = Access { store: Arc::clone(store), ring: ring.clone(), cache: MetadataCache::with_capacity(0) };
+    let mut check = Check { file: Arc::clone(file), stream, findings: Vec::new(), keys: Keys::default() };
+    match check.run(store, access).await {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+        Err(error) => check.findings.push(error),
+    }
+    Ok(check.findings)
+}
+
+struct Check {
+    file: Arc<DataFile>,
+    stream: Stream,
+    findings: Vec<Error>,
+    keys: Keys,
+}
+
+/// The keys seen so far.
+#[derive(Default)]
+struct Keys {
+    first: Option<ObjectId>,
+    last: Option<ObjectId>,
+    rows: u64,
+}
+
+impl Check {
+    async fn run(&mut self, store: &Arc<dyn ObjectStore>, access: Access) -> Result<()> {
+        self.check_object(store).await?;
+        let file = Arc::clone(&self.file);
+        let failed = |cause| located(cause, &file);
+        let mut reader = PinnedReader::new(access.clone(), Arc::clone(&file));
+        let metadata = ArrowReaderMetadata::load_async(&mut reader, ArrowReaderOptions::new()).await.map_err(failed)?;
+        self.check_layout(metadata.metadata().row_groups());
+        self.check_columns(&metadata);
+        for (number, group) in metadata.metadata().row_groups().iter().enumerate() {
+            for roots in together(&metadata, group) {
+                if self.findings.len() >= NAMED {
+                    return Ok(());
+                }
+                let mask = ProjectionMask::roots(metadata.parquet_schema(), roots);
+                let reader = PinnedReader::new(access.clone(), Arc::clone(&file));
+                let read = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata.clone())
+                    .with_row_groups(vec![number])
+                    .with_projection(mask)
+                    .with_batch_size(BATCH_ROWS)
+                    .build();
+                match read {
+                    Ok(batches) => self.check_rows(batches, &metadata, (number, group)).await?,
+                    Err(cause) => self.findings.push(located(cause, &file).with_context("row group", number)),
+                }
+            }
+        }
+        self.check_keys();
+        Ok(())
+    }
+
+    /// Compares what the store knows of the object: its size, and how it begins.
+    async fn check_object(&mut self, store: &Arc<dyn ObjectStore>) -> Result<()> {
+        let path = Path::from(self.file.path.as_str());
+        let meta = match store.head(&path).await {
+            Ok(meta) => meta,
+            Err(object_store::Error::NotFound { .. }) => return Err(self.wrong("data file is missing")),
+            Err(error) => return Err(store::failed("read", &path, error)),
+        };
+        if meta.size != self.file.bytes {
+            return Err(self.differs("data file has another size than the manifest says", meta.size, self.file.bytes));
+        }
+        let first = store.get_range(&path, 0..MAGIC.len() as u64).await;
+        let first = first.map_err(|error| store::failed("read", &path, error))?;
+        if first != MAGIC {
+            self.findings.push(self.wrong("data file does not begin as an encrypted Parquet file"));
+        }
+        Ok(())
+    }
+
+    /// Checks that the column chunks fill the file from its magic to its tail: no byte is outside of a module.
+    fn check_layout(&mut self, groups: &[RowGroupMetaData]) {
+        let mut chunks: Vec<(u64, u64)> =
+            groups.iter().flat_map(RowGroupMetaData::columns).map(|chunk| chunk.byte_range()).collect();
+        chunks.sort_unstable();
+        let mut end = MAGIC.len() as u64;
+        let mut is_filled = true;
+        for (start, length) in chunks {
+            is_filled &= start == end;
+            end = start.saturating_add(length);
+        }
+        if !is_filled || end != self.file.bytes.saturating_sub(self.file.tail_bytes) {
+            self.findings.push(self.wrong("data file has bytes that belong to no column"));
+        }
+    }
+
+    fn check_columns(&mut self, metadata: &ArrowReaderMetadata) {
+        let (found, named) = (metadata.schema(), Arc::clone(&self.file.schema));
+        if found.fields().len() != named.fields().len() {
+            let finding = self.differs(
+                "data file has another number of columns than the manifest says",
+                found.fields().len(),
+                named.fields().len(),
+            );
+            self.findings.push(finding);
+            return;
+        }
+        for (found, named) in found.fields().iter().zip(named.fields()) {
+            if found.name() != named.name() || !found.data_type().equals_datatype(named.data_type()) {
+                let finding = self
+                    .wrong("a column of the data file is not the one that the manifest names")
+                    .with_context("found", found.name())
+                    .with_context("manifest", named.name());
+                self.findings.push(finding);
+            }
+        }
+    }
+
+    /// Decodes some columns of a row group and compares them with its statistics.
+    async fn check_rows(
+        &mut self,
+        mut batches: impl futures::TryStream<Ok = RecordBatch, Error = parquet::errors::ParquetError> + Unpin,
+        metadata: &ArrowReaderMetadata,
+        (number, group): (usize, &RowGroupMetaData),
+    ) -> Result<()> {
+        let mut rows = 0u64;
+        let mut columns: Vec<(String, Bounds)> = Vec::new();
+        loop {
+            let batch = match batches.try_next().await {
+                Ok(Some(batch)) => batch,
+                Ok(None) => break,
+                Err(cause) => {
+                    let finding = located(cause, &self.file);
+                    if finding.kind() == ErrorKind::Unavailable {
+                        return Err(finding);
+                    }
+                    self.findings.push(finding.with_context("row group", number));
+                    return Ok(());
+                }
+            };
+            if columns.is_empty() {
+                for field in batch.schema_ref().fields() {
+                    columns.push((field.name().clone(), Bounds::of(field.name(), metadata, group)));
+                }
+            }
+            for ((name, bounds), column) in columns.iter_mut().zip(batch.columns()) {
+                bounds.check(column);
+                self.check_values(name, column, rows + self.keys.rows)?;
+            }
+            rows += batch.num_rows() as u64;
+        }
+        for (name, bounds) in &columns {
+            if let Some(message) = bounds.verdict() {
+                let finding = self.wrong(message).with_context("row group", number).with_context("column", name);
+                self.findings.push(finding);
+            }
+            if name == self.stream.key_column() {
+                self.keys.rows += rows;
+            }
+        }
+        if rows != group.num_rows().unsigned_abs() {
+            let finding =
+                self.differs("a row group has another number of rows than the footer says", rows, group.num_rows());
+            self.findings.push(finding.with_context("row group", number));
+        }
+        Ok(())
+    }
+
+    /// Compares values with what the manifest says of the columns that scans and look-ups rely on.
+    fn check_values(&mut self, name: &str, column: &ArrayRef, first_row: u64) -> Result<()> {
+        if name == self.stream.key_column() {
+            let texts = cast(column, &DataType::Utf8).map_err(|_| self.wrong("keys are no texts"))?;
+            let texts = texts.as_string::<i32>();
+            for row in 0..texts.len() {
+                let id = (!texts.is_null(row)).then(|| ObjectId::from_hex(texts.value(row).as_bytes())).flatten();
+                let at = first_row + row as u64;
+                let Some(id) = id else {
+                    return Err(self.wrong("data file has a row without a record id").with_context("row", at));
+                };
+                if self.keys.last.is_some_and(|last| id < last) {
+                    return Err(self.wrong("data file is not in the order of its keys").with_context("row", at));
+                }
+                self.keys.first = self.keys.first.or(Some(id));
+                self.keys.last = Some(id);
+            }
+        } else if name == UPDATED_AT {
+            let instant = DataType::Timestamp(TimeUnit::Millisecond, None);
+            let times = cast(column, &instant).and_then(|times| cast(&times, &DataType::Int64));
+            let times = times.map_err(|_| self.wrong("`updated_at` is no time"))?;
+            let mut times = times.as_primitive::<Int64Type>().iter().flatten();
+            let is_outside = |time| self.file.updated_ms.is_none_or(|(from, until)| !(from..=until).contains(&time));
+            if times.any(is_outside) {
+                let finding = self.wrong("`updated_at` lies outside of the range that the manifest says");
+                self.findings.push(finding);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_keys(&mut self) {
+        let file = Arc::clone(&self.file);
+        if !self.findings.is_empty() {
+            return;
+        }
+        if self.keys.rows != file.rows {
+            let finding =
+                self.differs("data file has another number of rows than the manifest says", self.keys.rows, file.rows);
+            self.findings.push(finding);
+        }
+        let text = |id: Option<ObjectId>| id.map_or_else(String::new, |id| id.to_string());
+        for (message, found, named) in [
+            ("the smallest key of the data file is not the manifest's", text(self.keys.first), &file.min_key),
+            ("the largest key of the data file is not the manifest's", text(self.keys.last), &file.max_key),
+        ] {
+            if found != *named {
+                let finding = self.differs(message, found, named);
+                self.findings.push(finding);
+            }
+        }
+        if !is_digest(&file.policy) {
+            self.findings.push(self.wrong("the policy that the manifest names is no digest"));
+        }
+        for (rows, message) in [
+            (&file.superseded, "a superseded row lies beyond the rows of the data file"),
+            (&file.tombstones, "a tombstone lies beyond the rows of the data file"),
+        ] {
+            if let Some(last) = rows.max().filter(|last| u64::from(*last) >= self.keys.rows) {
+                self.findings.push(self.differs(message, last, self.keys.rows));
+            }
+        }
+    }
+
+    fn wrong(&self, message: &str) -> Error {
+        Error::data(message).with_context("file", &self.file.path)
+    }
+
+    fn differs(&self, message: &str, found: impl Display, named: impl Display) -> Error {
+        self.wrong(message).with_context("found", found).with_context("expected", named)
+    }
+}
+
+/// What the statistics of one column chunk say, and whether its values keep to it.
+struct Bounds {
+    nulls: Option<u64>,
+    found: u64,
+    min: Option<Scalar<ArrayRef>>,
+    max: Option<Scalar<ArrayRef>>,
+    is_outside: bool,
+    has_statistics: bool,
+}
+
+impl Bounds {
+    /// Reads the statistics of a flat column; of a nested one, whose statistics count items, only decoding is checked.
+    fn of(name: &str, metadata: &ArrowReaderMetadata, group: &RowGroupMetaData) -> Self {
+        let none = Self { nulls: None, found: 0, min: None, max: None, is_outside: false, has_statistics: true };
+        let field = metadata.schema().field_with_name(name);
+        if field.map_or(true, |field| field.data_type().is_nested()) {
+            return none;
+        }
+        let Ok(converter) = StatisticsConverter::try_new(name, metadata.schema(), metadata.parquet_schema()) else {
+            return none;
+        };
+        let statistics = converter.parquet_column_index().and_then(|index| group.column(index).statistics());
+        let Some(statistics) = statistics else {
+            return Self { has_statistics: false, ..none };
+        };
+        let (min, max) = (converter.row_group_mins([group]).ok(), converter.row_group_maxes([group]).ok());
+        Self { nulls: statistics.null_count_opt(), min: scalar(min), max: scalar(max), ..none }
+    }
+
+    fn check(&mut self, column: &ArrayRef) {
+        self.found += column.null_count() as u64;
+        let below = self.min.as_ref().and_then(|min| lt(column, min).ok());
+        let above = self.max.as_ref().and_then(|max| gt(column, max).ok());
+        self.is_outside |= below.into_iter().chain(above).any(|outside| outside.true_count() > 0);
+    }
+
+    fn verdict(&self) -> Option<&'static str> {
+        if !self.has_statistics {
+            return Some("a column chunk has no statistics");
+        }
+        if self.nulls.is_some_and(|nulls| nulls != self.found) {
+            return Some("a column chunk has another number of nulls than its statistics say");
+        }
+        self.is_outside.then_some("a value lies outside of the statistics of its column chunk")
+    }
+}
+
+/// Tells whether a text is a SHA-256 in hex.
+fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// An unknown bound excludes nothing.
+fn scalar(bound: Option<ArrayRef>) -> Option<Scalar<ArrayRef>> {
+    bound.filter(|bound| bound.len() == 1 && bound.is_valid(0)).map(Scalar::new)
+}
+
+/// Puts the columns of a row group, by their places in the schema, into sets that are decoded together.
+fn together(metadata: &ArrowReaderMetadata, group: &RowGroupMetaData) -> Vec<Vec<usize>> {
+    let schema = metadata.parquet_schema();
+    let mut sizes = vec![0; schema.root_schema().get_fields().len()];
+    for (leaf, chunk) in group.columns().iter().enumerate() {
+        sizes[schema.get_column_root_idx(leaf)] += chunk.uncompressed_size().max(0);
+    }
+    let mut sets: Vec<(i64, Vec<usize>)> = Vec::new();
+    for (root, size) in sizes.into_iter().enumerate() {
+        match sets.last_mut() {
+            Some((bytes, roots)) if *bytes + size <= TOGETHER_BYTES => {
+                *bytes += size;
+                roots.push(root);
+            }
+            _ => sets.push((size, vec![root])),
+        }
+    }
+    sets.into_iter().map(|(_, roots)| roots).collect()
+}
