@@ -20,9 +20,9 @@ use object_store::{
 use proptest::prelude::*;
 use tokio::sync::{Notify, oneshot};
 
-use super::{Revision, append, clock, create, hex, live_tickets, memory, open, root, tickets};
+use super::{Revision, append, clock, create, hex, live_tickets, memory, open, revision, root, tickets};
 use crate::error::ErrorKind;
-use crate::lake::Lake;
+use crate::lake::{CompactSettings, Lake, Purpose};
 
 /// Who waits, and who is at work.
 #[derive(Debug, Default)]
@@ -178,6 +178,10 @@ impl ObjectStore for Turned {
 enum Work {
     /// Commits these, one after the other.
     Append(Vec<Vec<Revision>>),
+    /// Joins small files, moves superseded rows to history files, also where that is not worth while yet.
+    Compact,
+    /// Wraps all files anew.
+    Rewrap,
 }
 
 impl Work {
@@ -189,6 +193,16 @@ impl Work {
                 }
                 Ok(())
             }
+            Self::Compact => {
+                let settings = CompactSettings { superseded_percent: 0, ..CompactSettings::default() };
+                lake.compact(&settings, "test", |_| {}).await.map(drop)
+            }
+            Self::Rewrap => {
+                let mut lease = lake.lease(Purpose::Maintenance, "test").await?;
+                let done = lake.rewrap_files(&mut lease).await;
+                lease.release().await?;
+                done.map(drop)
+            }
         }
     }
 }
@@ -197,7 +211,8 @@ fn works() -> impl Strategy<Value = Vec<Work>> {
     let one = (0..10_u8, 0..6_i64, proptest::bool::weighted(0.2));
     let revisions = proptest::collection::vec(one.prop_map(|(id, rev, deleted)| Revision { id, rev, deleted }), 1..5);
     let append = proptest::collection::vec(revisions, 1..4).prop_map(Work::Append);
-    proptest::collection::vec(append, 2..4)
+    let one = prop_oneof![4 => append, 2 => Just(Work::Compact), 1 => Just(Work::Rewrap)];
+    proptest::collection::vec(one, 2..5)
 }
 
 /// Plays processes side by side over one store; returns the errors that they ended with.
@@ -232,7 +247,7 @@ async fn play(store: &Arc<dyn ObjectStore>, works: &[Work], schedule: &[u8]) -> 
 fn newest(works: &[Work]) -> BTreeMap<u8, Revision> {
     let mut newest: BTreeMap<u8, Revision> = BTreeMap::new();
     for work in works {
-        let Work::Append(batches) = work;
+        let Work::Append(batches) = work else { continue };
         for revision in batches.iter().flatten() {
             let known = newest.entry(revision.id).or_insert(*revision);
             *known = (*known).max(*revision);
@@ -249,7 +264,11 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
         runtime.block_on(async {
             let store = memory();
-            create(&store).await;
+            // Files of an older ring key, and an older one that is superseded.
+            let first = Work::Append(vec![vec![revision(0, 0), revision(3, 0), revision(7, 0)], vec![revision(3, 1)]]);
+            let lake = create(&store).await.with_limits(3, 2);
+            first.clone().run(&lake).await.unwrap();
+            lake.rotate_keys(&root(1)).await.unwrap();
             let errors = play(&store, &works, &schedule).await;
             for error in &errors {
                 assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
@@ -261,7 +280,8 @@ proptest! {
                     work.run(&lake).await.unwrap();
                 }
             }
-            let alive = newest(&works).into_values().filter(|revision| !revision.deleted);
+            let everything: Vec<Work> = std::iter::once(first).chain(works).collect();
+            let alive = newest(&everything).into_values().filter(|revision| !revision.deleted);
             let expected: Vec<(String, i64)> = alive.map(|revision| (hex(revision.id), revision.rev)).collect();
             assert_eq!(live_tickets(&lake).await, expected);
         });
