@@ -21,7 +21,10 @@
 mod commit;
 mod compact;
 mod engines;
+mod erase;
+mod expire;
 pub mod file;
+mod gc;
 mod index;
 mod layout;
 mod lease;
@@ -32,6 +35,7 @@ pub mod manifest;
 mod merge;
 mod protection;
 mod put;
+mod retain;
 mod rewrap;
 mod rewrite;
 mod rings;
@@ -56,10 +60,14 @@ use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 pub use self::compact::{CompactOutcome, CompactPlan, CompactReport, CompactSettings, CompactTask};
+pub use self::erase::{ErasePlan, EraseRequest, ErasedTable, Receipt};
+pub use self::expire::{Expire, Expiry};
+pub use self::gc::{DEFAULT_GC_AFTER, Garbage};
 pub use self::lease::{Holder, LEASE_DURATION, Lease, Purpose};
 pub use self::live::LiveIds;
 pub use self::maintain::{MaintainReport, MaintainSettings};
 pub use self::protection::{Protected, ProtectedFiles, Protection};
+pub use self::retain::{DEFAULT_KEEP_VERSIONS, RetainPlan, RetainSettings, RetainedTable};
 pub use self::rewrap::Rewrapped;
 pub use self::transaction::{CommitSummary, RowCounts, Transaction};
 
@@ -259,7 +267,7 @@ impl Lake {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when there is no such version.
+    /// [`ErrorKind::Config`] when there is no such version, or it is not kept any more.
     pub async fn at_version(&self, version: u64) -> Result<Arc<Manifest>> {
         self.0.log.at_version(version).await
     }
@@ -268,20 +276,15 @@ impl Lake {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when all versions are younger.
+    /// [`ErrorKind::Config`] when all versions that are kept are younger.
     pub async fn at_time(&self, time_ms: i64) -> Result<Arc<Manifest>> {
         self.0.log.at_time(time_ms).await
     }
 
     /// Lists the newest versions, newest first, at most `limit` of them.
     pub async fn history(&self, limit: usize) -> Result<Vec<VersionSummary>> {
-        let newest = self.latest().await?.version;
-        let oldest = newest.saturating_sub(limit as u64);
-        let mut history = Vec::new();
-        for version in (oldest + 1..=newest).rev() {
-            history.push(VersionSummary::of(self.0.log.read_commit(version).await?));
-        }
-        Ok(history)
+        let commits = self.0.log.newest_commits(limit as u64).await?;
+        Ok(commits.into_iter().map(VersionSummary::of).collect())
     }
 
     /// Begins an atomic change.

@@ -71,6 +71,12 @@ pub struct Policy {
     digest: Arc<str>,
 }
 
+/// Makes the pseudonym that the method `pseudonymize` stores in place of a value.
+#[must_use]
+pub fn pseudonym(key: &PseudonymKey, domain: &str, value: &str) -> String {
+    method::pseudonym(key, domain, value)
+}
+
 impl Policy {
     /// Compiles the declarations.
     ///

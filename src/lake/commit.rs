@@ -24,6 +24,10 @@
 //! the same form under the purpose `snapshot/<version>`: it is the commit that makes its version out of nothing, so there
 //! is one codec and one set of checks.
 //!
+//! Runs are kept up to a number, 1,000 in this format: a `run` of a new id beyond it removes the oldest. Each reader applies
+//! the rule while it applies the commits, so a version holds the same runs whether it is made from commits or from a
+//! snapshot, and no action has to name what goes.
+//!
 //! The seal binds the object to the lake and to its version, so a commit that was put under another number, or taken from
 //! another lake, does not open. `id` lets a writer recognize its own commit when a store reports a put twice.
 //!

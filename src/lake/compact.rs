@@ -7,7 +7,7 @@
 //!
 //! **How often a row is rewritten.** Files are joined only where the joined file has at least twice the rows of each, so a row
 //! is rewritten at most once per doubling, from the size of a commit up to the target: some ten times in its life. A file of
-//! half the target is full and left alone, unless a tenth of its rows is superseded; moving those out costs ten rows for each.
+//! a quarter of the target is full and left alone, unless a tenth of its rows is superseded; moving those out costs ten rows for each.
 //!
 //! **Which files.** Those of one policy and the same columns, in the order in which their rows came in, so that the ranges of
 //! `updated_at` stay narrow and filters on time still skip files. Tables that are replaced as a whole are left as they are.
@@ -31,6 +31,9 @@ use crate::model::Stream;
 /// find nothing.
 const ROUNDS: usize = 8;
 
+/// From this part of the target on a file is full: a quarter, so that the files of a first extract are left as they are.
+const FULL_PART: u64 = 4;
+
 /// Superseded rows are moved from this part of the target on: fewer cost a scan less than a file of their own.
 const SMALLEST_HISTORY: u64 = 256;
 
@@ -44,7 +47,8 @@ pub struct CompactSettings {
     pub target_rows: u64,
     /// Bytes that are joined at once at most. Default 32 MiB: they are held in memory, encrypted. Less makes smaller files.
     pub target_bytes: u64,
-    /// Files that are joined at once at most. Default 256: what describes each is held in memory too.
+    /// Files that are joined at once at most. Default 128: what describes each is held in memory too, some
+    /// hundred kilobytes.
     pub max_files: usize,
     /// Superseded rows of a file, in hundredths, above which they move to a history file. Default 10. Less rewrites sooner;
     /// more leaves scans more rows to skip.
@@ -57,7 +61,7 @@ impl Default for CompactSettings {
             table: None,
             target_rows: rewrite::TARGET_ROWS as u64,
             target_bytes: 32 << 20,
-            max_files: 256,
+            max_files: 128,
             superseded_percent: 10,
         }
     }
@@ -352,5 +356,5 @@ fn is_history(file: &DataFile) -> bool {
 
 /// Tells whether a file is large enough to stay as it is.
 fn is_full(file: &DataFile, settings: &CompactSettings) -> bool {
-    file.rows * 2 >= settings.target_rows || file.bytes * 2 >= settings.target_bytes
+    file.rows * FULL_PART >= settings.target_rows || file.bytes * FULL_PART >= settings.target_bytes
 }

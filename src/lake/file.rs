@@ -78,6 +78,12 @@ pub(super) trait Columns {
     /// Puts rows of one column into an array.
     fn column(&self, index: usize, rows: impl Iterator<Item = usize>) -> Result<ArrayRef>;
 
+    /// Returns how many bytes the file will have at most, where that is known: a buffer that grows holds up to three times
+    /// as much.
+    fn expected_bytes(&self) -> usize {
+        0
+    }
+
     /// Returns about `most` values of one column that stand for all, by which its encoding is chosen.
     fn sample(&self, index: usize, most: usize) -> Result<ArrayRef> {
         let length = self.keys().len();
@@ -138,7 +144,8 @@ pub(super) fn encode_columns(
         .map_err(failed)?;
     let plain = columns_without_dictionary(rows, key_column)?;
     let properties = properties(declared, key_column, &plain, encryption).map_err(failed)?;
-    let writer = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties)).map_err(failed)?;
+    let writer = ArrowWriter::try_new(Vec::with_capacity(rows.expected_bytes()), Arc::clone(&schema), Some(properties))
+        .map_err(failed)?;
     let (mut writer, factory) = writer.into_serialized_writer().map_err(failed)?;
     for (number, first) in (0..keys.len()).step_by(ROW_GROUP_ROWS).enumerate() {
         let range = first..keys.len().min(first + ROW_GROUP_ROWS);

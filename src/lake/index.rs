@@ -480,16 +480,15 @@ pub(super) async fn look_up(
     }
     let path = layout::index_of(&file.path);
     let object = Object { what: "index of a data file", path: &path, bytes: size.bytes };
-    let (header, whole) = match access.cache.index(file) {
-        Some(header) => (header, None),
-        None => {
-            let read = if size.bytes <= WHOLE_BYTES { size.bytes } else { size.header_bytes };
-            let bytes = access.ranges(object, std::slice::from_ref(&(0..read))).await?.pop().unwrap_or_default();
-            let sealed = bytes.get(..size.header_bytes as usize).ok_or_else(|| damaged(&file.path))?;
-            let header = Arc::new(Header::open(&access.ring, file, size, sealed)?);
-            access.cache.insert_index(file, &header);
-            (header, (read == size.bytes).then_some(bytes))
-        }
+    let (header, whole) = if let Some(header) = access.cache.index(file) {
+        (header, None)
+    } else {
+        let read = if size.bytes <= WHOLE_BYTES { size.bytes } else { size.header_bytes };
+        let bytes = access.ranges(object, std::slice::from_ref(&(0..read))).await?.pop().unwrap_or_default();
+        let sealed = bytes.get(..size.header_bytes as usize).ok_or_else(|| damaged(&file.path))?;
+        let header = Arc::new(Header::open(&access.ring, file, size, sealed)?);
+        access.cache.insert_index(file, &header);
+        (header, (read == size.bytes).then_some(bytes))
     };
     let candidates = header.candidates(wanted, places, skipped);
 

@@ -6,6 +6,7 @@
 //!                                           one makes the lake exist
 //! <root>/log/00000000000000000001.commit    one sealed object per version
 //! <root>/log/00000000000000000020.snapshot  all commits up to a version in one sealed object
+//! <root>/log/00000000000000000017.start     empty: versions before this one are not kept
 //! <root>/data/<table>/<uuid-v7>.parquet     immutable encrypted Parquet
 //! <root>/data/<table>/<uuid-v7>.index       where its ids stand, encrypted; not for every file
 //! <root>/leases/<purpose>/<number>          who extracts, or tidies up, and until when; the highest number counts
@@ -39,6 +40,8 @@ pub(super) const LOG: &str = "log";
 pub(super) const KEYS: &str = "keys";
 /// Folder of the data files.
 pub(super) const DATA: &str = "data";
+/// Folder of the leases.
+pub(super) const LEASES: &str = "leases";
 
 /// No `lake.json` and no ring comes near this.
 const SMALL_OBJECT_BYTES: u64 = 1 << 20;
@@ -63,6 +66,11 @@ pub(super) fn snapshot(version: u64) -> Path {
     Path::from(format!("{LOG}/{version:020}.snapshot"))
 }
 
+/// Name of the object that says that the log begins with a version.
+pub(super) fn start(version: u64) -> Path {
+    Path::from(format!("{LOG}/{version:020}.start"))
+}
+
 /// Folder of the leases for a purpose.
 pub(super) fn leases(purpose: Purpose) -> Path {
     Path::from(format!("leases/{}", purpose.name()))
@@ -76,6 +84,11 @@ pub(super) fn lease(purpose: Purpose, number: u64) -> Path {
 /// A name for an object that is removed as soon as it is made.
 pub(super) fn probe(clock: &dyn Clock) -> Path {
     Path::from(format!("leases/probe-{}", new_uuid(clock)))
+}
+
+/// Tells whether a path is one that [`probe`] makes.
+pub(super) fn is_probe(path: &Path) -> bool {
+    path.as_ref().strip_prefix("leases/probe-").is_some_and(|name| Uuid::try_parse(name).is_ok())
 }
 
 /// A name for a new data file: unique, and ordered by time.
@@ -95,6 +108,13 @@ pub(super) fn is_data_file(stream: Stream, path: &str) -> bool {
         .and_then(|rest| rest.strip_prefix('/'))
         .and_then(|rest| rest.strip_suffix(".parquet"))
         .is_some_and(|name| Uuid::try_parse(name).is_ok())
+}
+
+/// Returns when the name of a data file was made, milliseconds since 1970.
+pub(super) fn made_ms(path: &str) -> Option<i64> {
+    let name = path.rsplit('/').next()?.split('.').next()?;
+    let (seconds, nanos) = Uuid::try_parse(name).ok()?.get_timestamp()?.to_unix();
+    i64::try_from(seconds).ok()?.checked_mul(1_000)?.checked_add(i64::from(nanos / 1_000_000))
 }
 
 /// Makes a UUID version 7 of the clock's time.

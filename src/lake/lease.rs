@@ -182,6 +182,23 @@ impl Lease {
     }
 }
 
+/// Extends leases.
+pub(super) async fn renew_all(leases: &mut [Lease]) -> Result<()> {
+    for lease in leases {
+        lease.renew().await?;
+    }
+    Ok(())
+}
+
+/// Gives leases back, the last one first.
+pub(super) async fn release_all(leases: Vec<Lease>) -> Result<()> {
+    let mut outcome = Ok(());
+    for lease in leases.into_iter().rev() {
+        outcome = outcome.and(lease.release().await);
+    }
+    outcome
+}
+
 impl Terms {
     fn encode(&self) -> Result<Bytes> {
         let text = serde_json::to_vec(self);
@@ -213,7 +230,7 @@ fn held(purpose: Purpose, terms: &Terms) -> Error {
 }
 
 /// Lists the numbers of the leases, ascending.
-async fn list(store: &dyn ObjectStore, purpose: Purpose) -> Result<Vec<u64>> {
+pub(super) async fn list(store: &dyn ObjectStore, purpose: Purpose) -> Result<Vec<u64>> {
     let folder = layout::leases(purpose);
     let mut numbers: Vec<u64> = store
         .list(Some(&folder))

@@ -11,19 +11,35 @@
 //!
 //! The commits must be without gaps and reach the newest snapshot. That the newest commits were taken away together
 //! cannot be seen from the log alone.
+//!
+//! Old versions are expired by naming the oldest that is kept:
+//!
+//! ```text
+//! 41.commit … 57.commit 57.snapshot 57.start 58.commit …
+//! └─ leftovers ─┘       └── the log begins here: its snapshot, and an empty object that says so
+//! ```
+//!
+//! The snapshot is put and read back first, then the `start`, which is the moment at which all older versions end
+//! together; only then are they deleted, oldest first. Objects below the newest `start` are leftovers, whatever they are:
+//! of a deletion that was cut off, or of a writer that slept while the log moved on and then made a version that had been
+//! deleted. Such a writer finds the `start` after its put, and has lost the race.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
-use object_store::ObjectStore;
 use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::KeyRing;
-use crate::lake::commit::{self, Commit};
-use crate::lake::manifest::Manifest;
+use crate::lake::commit::{self, Action, Commit};
+use crate::lake::lease::LEASE_DURATION;
+use crate::lake::manifest::{DataFile, Manifest};
 use crate::lake::{layout, store};
+use crate::model::Stream;
 
 /// Versions between two snapshots: opening reads at most this many commits, and a snapshot costs one write in twenty.
 const SNAPSHOT_EVERY: u64 = 20;
@@ -33,6 +49,9 @@ const READS: usize = 16;
 
 /// Bytes of a sealed object beyond what it holds: header, nonce, tag.
 const SEAL_LIMIT_BYTES: u64 = 1 << 10;
+
+/// Times that a reading starts again while versions are being expired under it.
+const ATTEMPTS: usize = 5;
 
 /// The log of one lake.
 #[derive(Debug)]
@@ -55,8 +74,21 @@ struct Known {
 struct Listing {
     /// The version that the listing follows; 0 for a full one.
     after: u64,
+    /// The oldest version that is kept; 0 where the listing does not show it.
+    start: u64,
     commits: Vec<u64>,
     snapshots: Vec<u64>,
+}
+
+/// All that the log keeps.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// The oldest version that can be read; 0 in an empty lake.
+    pub(super) oldest: u64,
+    /// The newest version.
+    pub(super) newest: Arc<Manifest>,
+    /// The data files that any of these versions consists of, as they were added, by path.
+    pub(super) files: BTreeMap<String, (Stream, Arc<DataFile>)>,
 }
 
 /// What came of a commit.
@@ -75,9 +107,14 @@ impl Log {
 
     /// Reads the newest version.
     pub(super) async fn latest(&self) -> Result<Arc<Manifest>> {
+        self.again(|| self.read_latest().boxed()).await
+    }
+
+    async fn read_latest(&self) -> Result<Arc<Manifest>> {
         let known = self.known();
         let listing = self.list(known.manifest.version).await?;
-        let known = if known.manifest.version == 0 {
+        // A listing from the start again: the known version is no more.
+        let known = if listing.after == 0 {
             match listing.newest() {
                 0 => known,
                 version => self.rebuild(&listing, version).await?,
@@ -94,18 +131,28 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when there is no such version.
+    /// [`ErrorKind::Config`] when there is no such version, or it is not kept any more.
     pub(super) async fn at_version(&self, version: u64) -> Result<Arc<Manifest>> {
         let known = self.known();
         if version == 0 || version == known.manifest.version {
             return Ok(if version == 0 { Arc::default() } else { known.manifest });
         }
+        self.again(move || self.read_version(version).boxed()).await
+    }
+
+    async fn read_version(&self, version: u64) -> Result<Arc<Manifest>> {
         let listing = self.list(0).await?;
         let newest = listing.newest();
         if version > newest {
             return Err(Error::config("the lake has no such version")
                 .with_context("version", version)
                 .with_context("newest", newest));
+        }
+        if version < listing.start {
+            return Err(Error::config("the version is not kept any more")
+                .with_context("version", version)
+                .with_context("oldest", listing.start)
+                .with_hint("the setting `lake.keep_versions` says how long versions are kept"));
         }
         Ok(self.rebuild(&listing, version).await?.manifest)
     }
@@ -114,24 +161,130 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when the lake is younger than that.
+    /// [`ErrorKind::Config`] when the lake, or what is kept of it, is younger than that.
     pub(super) async fn at_time(&self, time_ms: i64) -> Result<Arc<Manifest>> {
-        let latest = self.latest().await?;
+        self.again(move || self.read_time(time_ms).boxed()).await
+    }
+
+    async fn read_time(&self, time_ms: i64) -> Result<Arc<Manifest>> {
+        let latest = self.read_latest().await?;
         if latest.version == 0 || latest.committed_ms <= time_ms {
             return Ok(latest);
         }
         // Commit times never go back, so the log can be searched by halves: `low` is early enough, `high` too late.
-        let (mut low, mut high) = (0, latest.version);
+        let listing = self.list(0).await?;
+        let below = listing.start - 1;
+        let (mut low, mut high) = (below, latest.version);
         while high - low > 1 {
             let middle = low + (high - low) / 2;
             if self.read_commit(middle).await?.committed_ms <= time_ms { low = middle } else { high = middle }
         }
-        if low == 0 {
-            return Err(Error::config("the lake has no version that old")
+        if low == below {
+            let message =
+                if below == 0 { "the lake has no version that old" } else { "no version that old is kept any more" };
+            return Err(Error::config(message)
                 .with_context("asked", Stamp(time_ms))
-                .with_context("oldest", Stamp(self.read_commit(high).await?.committed_ms)));
+                .with_context("oldest", Stamp(self.read_commit(high).await?.committed_ms))
+                .with_context("version", high));
         }
-        self.at_version(low).await
+        Ok(self.rebuild(&listing, low).await?.manifest)
+    }
+
+    /// Reads the commits of the newest versions, newest first, at most `limit` of them.
+    pub(super) async fn newest_commits(&self, limit: u64) -> Result<Vec<Commit>> {
+        self.again(move || self.read_newest_commits(limit).boxed()).await
+    }
+
+    async fn read_newest_commits(&self, limit: u64) -> Result<Vec<Commit>> {
+        let listing = self.list(0).await?;
+        let newest = listing.newest();
+        let oldest = listing.start.max((newest + 1).saturating_sub(limit));
+        let reads: Vec<_> = (oldest..=newest).rev().map(|version| self.read_commit(version).boxed()).collect();
+        stream::iter(reads).buffered(READS).try_collect().await
+    }
+
+    /// Returns the oldest version that is kept; 0 in an empty lake.
+    pub(super) async fn oldest(&self) -> Result<u64> {
+        let listing = self.again(|| self.list(0).boxed()).await?;
+        Ok(if listing.newest() == 0 { 0 } else { listing.start })
+    }
+
+    /// Reads all that is kept.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps a single kept version from being read: who deletes by the answer must know all of them.
+    pub(super) async fn kept(&self) -> Result<Kept> {
+        self.again(|| self.read_kept().boxed()).await
+    }
+
+    async fn read_kept(&self) -> Result<Kept> {
+        let listing = self.list(0).await?;
+        let newest = listing.newest();
+        if newest == 0 {
+            return Ok(Kept { oldest: 0, newest: Arc::default(), files: BTreeMap::new() });
+        }
+        let oldest = listing.start;
+        let mut manifest = Manifest::clone(self.rebuild(&listing, oldest).await?.manifest.as_ref());
+        let mut files = BTreeMap::new();
+        for (stream, table) in &manifest.tables {
+            files.extend(table.files.iter().map(|file| (file.path.clone(), (*stream, Arc::clone(file)))));
+        }
+        let reads: Vec<_> = (oldest + 1..=newest).map(|version| self.read_commit(version).boxed()).collect();
+        let mut commits = stream::iter(reads).buffered(READS);
+        while let Some(commit) = commits.try_next().await? {
+            for action in &commit.actions {
+                if let Action::Add(stream, file) = action {
+                    files.insert(file.path.clone(), (*stream, Arc::clone(file)));
+                }
+            }
+            let object = layout::commit(commit.version);
+            manifest.apply(commit).map_err(|error| error.with_context("object", object))?;
+        }
+        Ok(Kept { oldest, newest: Arc::new(manifest), files })
+    }
+
+    /// Ends all versions before `version`, which must be kept: they are leftovers from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Data`] when the snapshot that the log is to begin with does not read as the version; nothing has ended then.
+    pub(super) async fn begin_at(&self, version: u64, id: String, writer: String) -> Result<()> {
+        let manifest = self.again(move || self.read_version(version).boxed()).await?;
+        self.write_snapshot(&manifest, id, writer).await?;
+        let snapshot = self.read(layout::snapshot(version), format!("snapshot/{version}"), version).await?;
+        if Manifest::from_snapshot(snapshot)? != *manifest {
+            return Err(Error::data("a snapshot differs from the commits that it stands for")
+                .with_context("object", layout::snapshot(version))
+                .with_hint("remove it: the commits say the same"));
+        }
+        store::create(self.store.as_ref(), &layout::start(version), Bytes::new()).await.map(drop)
+    }
+
+    /// Lists the objects before the oldest version that is kept, oldest first.
+    pub(super) async fn leftovers(&self) -> Result<Vec<Path>> {
+        let folder = Path::from(layout::LOG);
+        let objects: Vec<ObjectMeta> = self
+            .store
+            .list(Some(&folder))
+            .try_collect()
+            .await
+            .map_err(|error| store::failed("list", &folder, error))?;
+        let mut versions: Vec<(u64, Path)> = Vec::new();
+        let mut start = 0;
+        for object in objects {
+            match layout::log_version(&object.location) {
+                Some((version, "commit" | "snapshot")) => versions.push((version, object.location)),
+                Some((version, "start")) => {
+                    start = start.max(version);
+                    versions.push((version, object.location));
+                }
+                _ => {}
+            }
+        }
+        versions.retain(|(version, _)| *version < start);
+        versions.sort();
+        Ok(versions.into_iter().map(|(_, object)| object).collect())
     }
 
     /// Reads one version's commit.
@@ -144,18 +297,49 @@ impl Log {
         self.read(layout::snapshot(version), format!("snapshot/{version}"), version).await
     }
 
+    /// Reads, and starts again when versions were expired meanwhile: what was listed is gone then, and not lost.
+    async fn again<'a, T>(&self, read: impl Fn() -> BoxFuture<'a, Result<T>>) -> Result<T> {
+        let mut start = None;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let error = match read().await {
+                Err(error) if error.kind() == ErrorKind::Data && attempts < ATTEMPTS => error,
+                ended => return ended,
+            };
+            // Once in any case; after that only while the log's start moves.
+            let now = self.scan(0).await?.start;
+            if start.is_some_and(|start| start == now) {
+                return Err(error);
+            }
+            start = Some(now);
+        }
+    }
+
     /// Puts the commit that follows `base`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Conflict`] when a data file that it adds has been removed as unused since it was put.
     pub(super) async fn append(&self, base: &Arc<Manifest>, commit: Commit) -> Result<Appended> {
         let (version, id) = (commit.version, commit.id.clone());
+        self.expect_files(&commit).await?;
         let sealed = self.ring.seal_object(&format!("commit/{version}"), &commit.encode()?)?;
         let mut next = Manifest::clone(base);
         // What a reader would refuse must not be written.
         next.apply(commit)
             .map_err(|error| Error::internal("refused to write a commit that does not apply").with_source(error))?;
-        if !store::create(self.store.as_ref(), &layout::commit(version), Bytes::from(sealed)).await?
+        let object = layout::commit(version);
+        if !store::create(self.store.as_ref(), &object, Bytes::from(sealed)).await? {
             // A store may answer a repeated request for a put that had worked: then the commit there is this one.
-            && self.read_commit(version).await?.id != id
-        {
+            let present = self.find(&object, &format!("commit/{version}"), version).await?;
+            if present.is_none_or(|present| present.id != id) {
+                return Ok(Appended::Lost);
+            }
+        }
+        if self.scan(version).await?.start > version {
+            // The version had been made, and expired, since `base` was read.
+            let _ = self.store.delete(&object).await;
             return Ok(Appended::Lost);
         }
         let manifest = Arc::new(next);
@@ -200,8 +384,45 @@ impl Log {
         }
     }
 
-    /// Lists what follows a version.
+    /// Looks for the files that a commit adds, where they were put long enough ago for a lease to have ended since: an
+    /// erasure may have run meanwhile, and it deletes what no version names.
+    async fn expect_files(&self, commit: &Commit) -> Result<()> {
+        let lease_ms = i64::try_from(LEASE_DURATION.as_millis()).unwrap_or(i64::MAX);
+        for action in &commit.actions {
+            let Action::Add(_, file) = action else { continue };
+            let is_fresh = layout::made_ms(&file.path)
+                .is_some_and(|made_ms| commit.committed_ms.saturating_sub(made_ms) < lease_ms);
+            if is_fresh {
+                continue;
+            }
+            let object = Path::from(file.path.as_str());
+            match self.store.head(&object).await {
+                Ok(_) => {}
+                Err(object_store::Error::NotFound { .. }) => {
+                    return Err(Error::new(
+                        ErrorKind::Conflict,
+                        "a data file was removed as unused before it was committed",
+                    )
+                    .with_context("file", &file.path)
+                    .with_hint("this process stood still for long; run it again"));
+                }
+                Err(error) => return Err(store::failed("find", &object, error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists what follows a version, or all when that version is no more.
     async fn list(&self, after: u64) -> Result<Listing> {
+        let mut listing = self.scan(after).await?;
+        if after > 0 && listing.start > after + 1 {
+            listing = self.scan(0).await?;
+        }
+        self.settle(&mut listing).await?;
+        Ok(listing)
+    }
+
+    async fn scan(&self, after: u64) -> Result<Listing> {
         let folder = Path::from(layout::LOG);
         let mut listing = Listing { after, ..Listing::default() };
         let offset = layout::commit(after);
@@ -210,12 +431,17 @@ impl Log {
             match layout::log_version(&object.location) {
                 Some((version, "commit")) if version > after => listing.commits.push(version),
                 Some((version, "snapshot")) => listing.snapshots.push(version),
+                Some((version, "start")) => listing.start = listing.start.max(version),
                 _ => {}
             }
         }
+        if after == 0 {
+            listing.start = listing.start.max(1);
+        }
+        listing.commits.retain(|version| *version >= listing.start);
+        listing.snapshots.retain(|version| *version >= listing.start);
         listing.commits.sort_unstable();
         listing.snapshots.sort_unstable();
-        self.settle(&mut listing).await?;
         Ok(listing)
     }
 
@@ -243,7 +469,11 @@ impl Log {
     /// Makes a version from the newest snapshot at or below it and the commits since.
     async fn rebuild(&self, listing: &Listing, version: u64) -> Result<Known> {
         let snapshot = listing.snapshots.iter().copied().rfind(|snapshot| *snapshot <= version).unwrap_or(0);
-        let base = if snapshot == 0 {
+        let base = if snapshot == 0 && listing.start > 1 {
+            return Err(Error::data("the snapshot that the log begins with is missing")
+                .with_context("object", layout::snapshot(listing.start))
+                .with_hint("restore the object from a backup"));
+        } else if snapshot == 0 {
             Arc::default()
         } else {
             let commit = self.read(layout::snapshot(snapshot), format!("snapshot/{snapshot}"), snapshot).await?;
@@ -275,22 +505,24 @@ impl Log {
     }
 
     async fn read(&self, object: Path, purpose: String, version: u64) -> Result<Commit> {
-        let Some(sealed) = self.read_object(&object).await? else {
-            return Err(Error::data("an object is missing from the log").with_context("object", &object));
-        };
-        let plain = self.ring.open_object(&purpose, &sealed).map_err(|error| {
+        self.find(&object, &purpose, version)
+            .await?
+            .ok_or_else(|| Error::data("an object is missing from the log").with_context("object", &object))
+    }
+
+    async fn find(&self, object: &Path, purpose: &str, version: u64) -> Result<Option<Commit>> {
+        let Some(sealed) = self.read_object(object).await? else { return Ok(None) };
+        let plain = self.ring.open_object(purpose, &sealed).map_err(|error| {
             let kind = if error.kind() == ErrorKind::Denied { ErrorKind::Denied } else { ErrorKind::Data };
-            Error::new(kind, "failed to decrypt an object of the log")
-                .with_context("object", &object)
-                .with_source(error)
+            Error::new(kind, "failed to decrypt an object of the log").with_context("object", object).with_source(error)
         })?;
         let commit = Commit::decode(object.as_ref(), &plain)?;
         if commit.version != version {
             return Err(Error::data("an object of the log is of another version")
-                .with_context("object", &object)
+                .with_context("object", object)
                 .with_context("version", commit.version));
         }
-        Ok(commit)
+        Ok(Some(commit))
     }
 
     async fn read_object(&self, object: &Path) -> Result<Option<Bytes>> {
@@ -312,8 +544,11 @@ impl Listing {
 
     /// Returns the first version that is missing among the commits, and how many of them come before it.
     fn gap(&self) -> Option<(usize, u64)> {
-        // From the start, old commits may have been expired; after a known version, the next must be there.
-        let first = if self.after == 0 { *self.commits.first()? } else { self.after + 1 };
+        let first = if self.after == 0 { self.start } else { self.after + 1 };
+        if self.commits.is_empty() {
+            // A lake without a version has no start of its own either.
+            return (self.after == 0 && self.start > 1).then_some((0, first));
+        }
         (first..).zip(&self.commits).position(|(expected, found)| expected != *found).map(|at| (at, first + at as u64))
     }
 }
@@ -332,11 +567,9 @@ impl std::fmt::Display for Stamp {
 
 #[cfg(test)]
 mod tests {
-    use object_store::ObjectStoreExt;
     use object_store::memory::InMemory;
 
     use super::*;
-    use crate::lake::commit::Action;
     use crate::lake::run::RunRecord;
 
     struct Setting {

@@ -18,6 +18,9 @@ use crate::lake::run::RunRecord;
 use crate::lake::{index, layout};
 use crate::model::{ObjectId, Stream};
 
+/// Runs that a manifest holds: the one that comes after them takes the place of the oldest.
+pub const KEPT_RUNS: usize = 1_000;
+
 /// The state of the lake at one version.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Manifest {
@@ -29,7 +32,7 @@ pub struct Manifest {
     pub tables: BTreeMap<Stream, TableState>,
     /// How far each incremental stream is complete.
     pub watermarks: BTreeMap<Stream, Watermark>,
-    /// Runs, oldest first.
+    /// The newest runs, [`KEPT_RUNS`] at most, oldest first.
     pub runs: Vec<Arc<RunRecord>>,
 }
 
@@ -244,7 +247,12 @@ impl Changes<'_> {
                 // A run that is told anew is nearly always the newest.
                 match runs.iter_mut().rev().find(|known| known.id == run.id) {
                     Some(known) => *known = run,
-                    None => runs.push(run),
+                    None => {
+                        runs.push(run);
+                        if runs.len() > KEPT_RUNS {
+                            runs.remove(0);
+                        }
+                    }
                 }
                 Ok(())
             }

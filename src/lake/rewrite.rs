@@ -27,6 +27,7 @@ use roaring::RoaringBitmap;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::commit::{Action, Commit};
+use crate::lake::erase::Traces;
 use crate::lake::file::{Columns, ROW_GROUP_ROWS, relabelled, without_metadata};
 use crate::lake::log::Appended;
 use crate::lake::manifest::{DataFile, Manifest, TableState};
@@ -138,6 +139,17 @@ impl Rewritten {
 /// Those of reading the sources ([`ErrorKind::Data`], [`ErrorKind::Denied`]) and of putting files
 /// ([`ErrorKind::Unavailable`]); [`ErrorKind::Internal`] when the sources are of several policies or columns.
 pub(super) async fn rewrite(lake: &Inner, stream: Stream, sources: &[Source], history: History) -> Result<Rewritten> {
+    rewrite_without(lake, stream, sources, history, Traces::default()).await
+}
+
+/// Rewrites files as [`rewrite`] does, and leaves values out that name what is to be erased.
+pub(super) async fn rewrite_without(
+    lake: &Inner,
+    stream: Stream,
+    sources: &[Source],
+    history: History,
+    traces: Traces,
+) -> Result<Rewritten> {
     let Some(last) = sources.last() else { return Ok(Rewritten::dropping(stream, Vec::new())) };
     if let Some(other) = sources.iter().find(|source| !is_alike(&source.file, &last.file)) {
         return Err(Error::internal("files of different policies or columns cannot be joined")
@@ -151,6 +163,7 @@ pub(super) async fn rewrite(lake: &Inner, stream: Stream, sources: &[Source], hi
         held,
         schema: Arc::clone(&last.file.schema),
         plain_schema: without_metadata(&last.file.schema),
+        traces,
     });
 
     let (reading, dropped) = (Arc::clone(&inputs), sources.iter().map(|source| source.dropped.clone()).collect());
@@ -161,7 +174,7 @@ pub(super) async fn rewrite(lake: &Inner, stream: Stream, sources: &[Source], hi
 
     let mut moved: Vec<Vec<(u32, u32)>> =
         sources.iter().map(|source| vec![DROPPED; usize::try_from(source.file.rows).unwrap_or(0)]).collect();
-    let content = common_content(sources);
+    let content = common_content(sources).filter(|_| inputs.traces.is_empty());
     let updated_ms = sources.iter().filter_map(|source| source.file.updated_ms);
     let updated_ms = updated_ms.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
     let appended = sources.iter().filter_map(|source| source.file.appended);
@@ -214,11 +227,24 @@ pub(super) enum Replaced {
 /// [`ErrorKind::Conflict`] when other writers won every attempt; [`ErrorKind::Unavailable`] when the store fails: the commit
 /// may then have been made or not. Both ways all rows are there once.
 pub(super) async fn replace(lake: &Inner, changes: &[Rewritten]) -> Result<Replaced> {
+    replace_with(lake, changes, |_| Some(Vec::new())).await
+}
+
+/// Commits as [`replace`] does, with further actions that are made for the version they follow. Without actions no version
+/// is made, unless there are [`None`] of the further ones: then a version that changes nothing is wanted.
+pub(super) async fn replace_with(
+    lake: &Inner,
+    changes: &[Rewritten],
+    more: impl Fn(&Manifest) -> Option<Vec<Action>> + Send + Sync,
+) -> Result<Replaced> {
     let id = layout::new_uuid(lake.clock.as_ref()).to_string();
     let mut base = lake.log.latest().await?;
     for _ in 0..ATTEMPTS {
-        let Some(actions) = actions(&base, changes) else { return Ok(Replaced::Gone) };
-        if actions.is_empty() {
+        let Some(mut actions) = actions(&base, changes) else { return Ok(Replaced::Gone) };
+        let more = more(&base);
+        let is_wanted = more.is_none();
+        actions.extend(more.unwrap_or_default());
+        if actions.is_empty() && !is_wanted {
             return Ok(Replaced::Done(base));
         }
         let commit = Commit {
@@ -259,6 +285,8 @@ struct Inputs {
     schema: SchemaRef,
     /// The same columns as the decoder yields them.
     plain_schema: SchemaRef,
+    /// What no value may name.
+    traces: Traces,
 }
 
 /// Rows of one new file: their keys, and where each stands (source, row).
@@ -350,7 +378,8 @@ impl Columns for Rows {
             for (at, (_, place)) in wanted.iter().enumerate() {
                 places[*place] = (arrays.len(), at);
             }
-            arrays.push(relabelled(&values, field)?);
+            let values = relabelled(&values, field)?;
+            arrays.push(if self.inputs.traces.is_empty() { values } else { self.inputs.traces.blank(&values)? });
         }
         if arrays.len() == 1 {
             return Ok(new_null_array(field.data_type(), length));
@@ -361,6 +390,17 @@ impl Columns for Rows {
                 .with_context("column", field.name())
                 .with_source(cause)
         })
+    }
+
+    fn expected_bytes(&self) -> usize {
+        let (rows, bytes) = self
+            .inputs
+            .held
+            .iter()
+            .map(WholeFile::file)
+            .fold((0, 0), |(rows, bytes), file| (rows + file.rows, bytes + file.bytes));
+        let part = u128::from(bytes) * self.output.keys.len() as u128 / u128::from(rows.max(1));
+        usize::try_from(part).unwrap_or_default()
     }
 
     fn sample(&self, index: usize, _most: usize) -> Result<ArrayRef> {

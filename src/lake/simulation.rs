@@ -43,9 +43,9 @@ pub(super) fn clock() -> SharedClock {
 /// One revision of a record: id, `updated_at` and `rev`, whether deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Revision {
-    id: u8,
-    rev: i64,
-    deleted: bool,
+    pub(super) id: u8,
+    pub(super) rev: i64,
+    pub(super) deleted: bool,
 }
 
 pub(super) fn revision(id: u8, rev: i64) -> Revision {
@@ -59,8 +59,31 @@ pub(super) fn deletion(id: u8, rev: i64) -> Revision {
 /// Columns besides the key and the replication columns: name and type; `custom` for an attribute that the source defines.
 const STATUS: &[(&str, &str)] = &[("status", "text")];
 
-/// Decodes records through a policy of the given columns, as an extract does.
-fn rows(stream: Stream, columns: &[(&str, &str)], revisions: &[Revision]) -> RedactedBatch {
+/// Makes records of the given columns, and decodes them through a policy, as an extract does.
+pub(super) fn rows(stream: Stream, columns: &[(&str, &str)], revisions: &[Revision]) -> RedactedBatch {
+    let records: Vec<serde_json::Value> = revisions
+        .iter()
+        .map(|revision| {
+            let mut attributes = serde_json::json!({
+                "updatedAt": jiff::Timestamp::from_second(1_760_000_000 + revision.rev).unwrap().to_string(),
+                "rev": revision.rev,
+                "deleted": revision.deleted,
+            });
+            for (name, kind) in columns {
+                attributes[*name] = match *kind {
+                    "custom" => continue,
+                    "text" => format!("needle-{}", revision.rev).into(),
+                    _ => revision.rev.into(),
+                };
+            }
+            serde_json::json!({"type": "conversation", "id": hex(revision.id), "attributes": attributes})
+        })
+        .collect();
+    decoded(stream, columns, &records)
+}
+
+/// Decodes records through a policy of the given columns.
+pub(super) fn decoded(stream: Stream, columns: &[(&str, &str)], records: &[serde_json::Value]) -> RedactedBatch {
     let key = stream.key_column();
     let mut text = format!("stream = \"{stream}\"\n");
     let fixed = [
@@ -85,24 +108,6 @@ fn rows(stream: Stream, columns: &[(&str, &str)], revisions: &[Revision]) -> Red
     if stream == Stream::Tickets {
         text += "[[custom]]\npattern = \"*Num\"\nclass = \"internal\"\ndescription = \"x\"\n";
     }
-    let records: Vec<serde_json::Value> = revisions
-        .iter()
-        .map(|revision| {
-            let mut attributes = serde_json::json!({
-                "updatedAt": jiff::Timestamp::from_second(1_760_000_000 + revision.rev).unwrap().to_string(),
-                "rev": revision.rev,
-                "deleted": revision.deleted,
-            });
-            for (name, kind) in columns {
-                attributes[*name] = match *kind {
-                    "custom" => continue,
-                    "text" => format!("needle-{}", revision.rev).into(),
-                    _ => revision.rev.into(),
-                };
-            }
-            serde_json::json!({"type": "conversation", "id": hex(revision.id), "attributes": attributes})
-        })
-        .collect();
     let schemas = Schemas::from_files([(format!("{stream}.toml").as_str(), text.as_str())]).unwrap();
     let ring = crate::keys::KeyRing::generate("any", 0).unwrap();
     let policy = Policy::compile(&schemas).unwrap();
@@ -119,15 +124,15 @@ pub(super) fn tags(revisions: &[Revision]) -> RedactedBatch {
     rows(Stream::Tags, STATUS, revisions)
 }
 
-fn hex(id: u8) -> String {
+pub(super) fn hex(id: u8) -> String {
     format!("{:024x}", 0x0100_u64 + u64::from(id))
 }
 
-fn memory() -> Arc<dyn ObjectStore> {
+pub(super) fn memory() -> Arc<dyn ObjectStore> {
     Arc::new(InMemory::new())
 }
 
-async fn create(store: &Arc<dyn ObjectStore>) -> Lake {
+pub(super) async fn create(store: &Arc<dyn ObjectStore>) -> Lake {
     Lake::create_on(Arc::clone(store), "test:", &root(1), clock()).await.unwrap()
 }
 
@@ -150,7 +155,7 @@ pub(super) async fn replace(lake: &Lake, rows: RedactedBatch) -> u64 {
 }
 
 /// Answers a query over a version as text cells.
-async fn query_at(lake: &Lake, manifest: &Arc<Manifest>, sql: &str) -> Vec<Vec<String>> {
+pub(super) async fn query_at(lake: &Lake, manifest: &Arc<Manifest>, sql: &str) -> Vec<Vec<String>> {
     let session = SessionContext::new();
     for name in Lake::table_names(manifest) {
         session.register_table(&name, lake.table(manifest, &name).unwrap()).unwrap();
@@ -166,12 +171,12 @@ async fn query_at(lake: &Lake, manifest: &Arc<Manifest>, sql: &str) -> Vec<Vec<S
     cells
 }
 
-async fn query(lake: &Lake, sql: &str) -> Vec<Vec<String>> {
+pub(super) async fn query(lake: &Lake, sql: &str) -> Vec<Vec<String>> {
     query_at(lake, &lake.latest().await.unwrap(), sql).await
 }
 
 /// The live rows of a table, as ids and revisions.
-async fn live(lake: &Lake, manifest: &Arc<Manifest>, stream: Stream) -> Vec<(String, i64)> {
+pub(super) async fn live(lake: &Lake, manifest: &Arc<Manifest>, stream: Stream) -> Vec<(String, i64)> {
     if !manifest.tables.contains_key(&stream) {
         return Vec::new();
     }
@@ -186,11 +191,11 @@ async fn live(lake: &Lake, manifest: &Arc<Manifest>, stream: Stream) -> Vec<(Str
         .collect()
 }
 
-async fn live_tickets(lake: &Lake) -> Vec<(String, i64)> {
+pub(super) async fn live_tickets(lake: &Lake) -> Vec<(String, i64)> {
     live(lake, &lake.latest().await.unwrap(), Stream::Tickets).await
 }
 
-async fn versions(lake: &Lake, manifest: &Arc<Manifest>) -> usize {
+pub(super) async fn versions(lake: &Lake, manifest: &Arc<Manifest>) -> usize {
     if !manifest.tables.contains_key(&Stream::Tickets) {
         return 0;
     }
@@ -397,7 +402,7 @@ async fn swapped_and_missing_data_files_and_indexes_are_found() {
     let files = &manifest.tables[&Stream::Tickets].files;
     let data = [0, 1].map(|file: usize| Path::from(files[file].path.as_str()));
     let indexes = [0, 1].map(|file: usize| Path::from(files[file].index_path().unwrap()));
-    for paths in [data, indexes] {
+    for (is_index, paths) in [(false, data), (true, indexes)] {
         let first = store.get(&paths[0]).await.unwrap().bytes().await.unwrap();
         let second = store.get(&paths[1]).await.unwrap().bytes().await.unwrap();
         store.put(&paths[0], second.into()).await.unwrap();
@@ -406,7 +411,7 @@ async fn swapped_and_missing_data_files_and_indexes_are_found() {
                 store.delete(&paths[0]).await.unwrap();
             }
             let fresh = open(&store).await.unwrap();
-            let error = if paths[0].as_ref().ends_with(".index") {
+            let error = if is_index {
                 append(&fresh, tickets(&[revision(1, 2)])).await.unwrap_err()
             } else {
                 fresh.live_ids(&manifest, Stream::Tickets).unwrap().next(9).await.unwrap_err()

@@ -18,6 +18,7 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::UNIX_EPOCH;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -141,6 +142,42 @@ pub(super) async fn read(store: &dyn ObjectStore, object: &Path, limit_bytes: u6
             .with_context("limit", limit_bytes));
     }
     found.bytes().await.map(Some).map_err(|error| failed("read", object, error))
+}
+
+/// Lists the files of puts that were cut off: those last changed before a time (milliseconds since 1970), or all; not those
+/// in the folder that is spared.
+pub(super) fn staged(root: &FilePath, before_ms: Option<i64>, spared: Option<&FilePath>) -> Result<Vec<PathBuf>> {
+    let mut staged = Vec::new();
+    let mut folders = vec![root.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        let failed = |error| folder_error("failed to look through a folder of the lake", &folder, error);
+        for entry in std::fs::read_dir(&folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let path = entry.path();
+            let meta = match entry.metadata() {
+                Ok(meta) => meta,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(failed(error)),
+            };
+            if meta.is_dir() && spared != Some(path.as_path()) {
+                folders.push(path);
+            } else if meta.is_file() && is_staged(&path) {
+                let changed = meta.modified().map_err(failed)?.duration_since(UNIX_EPOCH).unwrap_or_default();
+                if before_ms.is_none_or(|cut| i64::try_from(changed.as_millis()).is_ok_and(|changed| changed < cut)) {
+                    staged.push(path);
+                }
+            }
+        }
+    }
+    staged.sort();
+    Ok(staged)
+}
+
+/// Tells whether a name is one that [`Target::stage`] makes.
+fn is_staged(path: &FilePath) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.and_then(|name| name.rsplit_once('#'))
+        .is_some_and(|(_, digits)| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit()))
 }
 
 /// A local folder whose puts are durable when they return.

@@ -23,6 +23,7 @@ use ring::hmac;
 
 use crate::error::{Error, Result, did_you_mean};
 use crate::schema::{ColumnType, MethodText};
+use crate::secret::PseudonymKey;
 
 const NAMES: [&str; 5] = ["keep", "drop", "mask", "pseudonymize", "truncate"];
 /// More is not a mask: it would show most of any identifier.
@@ -302,6 +303,14 @@ impl Pseudonymizer {
         out.push_str(&self.prefix);
         URL_SAFE_NO_PAD.encode_string(&context.sign().as_ref()[..16], out);
     }
+}
+
+/// Makes one pseudonym.
+pub(super) fn pseudonym(key: &PseudonymKey, domain: &str, value: &str) -> String {
+    let mut out = String::new();
+    let hmac_key = hmac::Key::new(hmac::HMAC_SHA256, key.key.expose());
+    Pseudonymizer::new(&hmac_key, key.version, domain).write(value, &mut out);
+    out
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 mod attacks;
 mod budget;
 mod commands;
+mod compact;
 mod details;
 mod drift;
 mod examples;

@@ -108,14 +108,21 @@ async fn no_byte_of_the_lake_tells_a_planted_value() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_data_file_ends_in_pare() {
+async fn every_data_file_ends_in_pare_and_every_index_is_sealed() {
     let world = World::with_tickets(300).await;
     world.extract().await.unwrap();
-    let data: Vec<_> = files(&world.lake_folder().join("data"));
+    let (data, indexes): (Vec<_>, Vec<_>) = files(&world.lake_folder().join("data"))
+        .into_iter()
+        .partition(|file| file.extension().is_some_and(|extension| extension == "parquet"));
     assert!(data.len() >= 8, "a file per table");
-    for file in data {
-        let bytes = fs::read(&file).unwrap();
+    for file in &data {
+        let bytes = fs::read(file).unwrap();
         assert_eq!(&bytes[bytes.len() - 4..], b"PARE", "{}", file.display());
+    }
+    assert!(!indexes.is_empty(), "tickets and customers have indexes");
+    for file in &indexes {
+        assert!(data.contains(&file.with_extension("parquet")), "{} belongs to a data file", file.display());
+        assert_eq!(&fs::read(file).unwrap()[..5], b"CFOBJ", "{}", file.display());
     }
 }
 

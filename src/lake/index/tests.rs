@@ -291,10 +291,10 @@ async fn missing_cut_and_foreign_indexes_are_data_errors_that_name_the_object() 
         for (what, bytes) in cases {
             let (_, access) = access(&ring, &[(bytes.clone(), good.1.clone())]).await;
             assert_damage(&look_up_all(&access, &good.1).await.unwrap_err(), what);
-            let read = entries(&bytes, &good.1, &ring).and_then(|entries| entries.collect::<Result<Vec<_>>>());
+            let read = entries(&bytes, &good.1, &ring).and_then(Iterator::collect::<Result<Vec<_>>>);
             assert_damage(&read.unwrap_err(), what);
         }
-        let (store, access) = access(&ring, &[good.clone()]).await;
+        let (store, access) = access(&ring, std::slice::from_ref(&good)).await;
         store.delete(&Path::from("data/tickets/a.index")).await.unwrap();
         assert_damage(&look_up_all(&access, &good.1).await.unwrap_err(), "missing");
         let fewer = DataFile { rows: good.1.rows - 1, ..good.1.clone() };

@@ -116,7 +116,7 @@ impl WholeFile {
             .with_row_selection(RowSelection::from_consecutive_ranges(runs, held))
             .with_batch_size(rows.len());
         let parts: Vec<ArrayRef> =
-            self.decode(builder)?.iter().flat_map(|batch| batch.columns().first()).map(Arc::clone).collect();
+            self.decode(builder)?.iter().filter_map(|batch| batch.columns().first()).map(Arc::clone).collect();
         let whole = match parts.as_slice() {
             [one] => Arc::clone(one),
             parts => {

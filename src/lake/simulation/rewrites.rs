@@ -19,7 +19,9 @@ pub(super) async fn everything(lake: &Lake, manifest: &Arc<Manifest>) -> [Vec<Ve
         query_at(lake, manifest, "SELECT * FROM tickets").await,
         query_at(lake, manifest, "SELECT * FROM ticket_versions").await,
     ];
-    tables.iter_mut().for_each(|rows| rows.sort());
+    for rows in &mut tables {
+        rows.sort();
+    }
     tables
 }
 
