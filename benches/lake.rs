@@ -26,9 +26,8 @@ use std::time::{Duration, Instant};
 
 use counterfoil::clock::{SharedClock, SystemClock};
 use counterfoil::keys::{KeyRing, RootKey};
-use counterfoil::lake::CompactSettings;
-use counterfoil::lake::Lake;
 use counterfoil::lake::file::{ROW_GROUP_ROWS, encode, open_tail};
+use counterfoil::lake::{CompactSettings, Lake, StoreSettings};
 use counterfoil::model::Stream;
 use counterfoil::policy::{Decoder, Definitions, Policy, RedactedBatch, SortedRows};
 use counterfoil::schema::Schemas;
@@ -104,13 +103,17 @@ impl Bench {
     fn create(&self, place: &str) -> Lake {
         let clock: SharedClock = Arc::new(SystemClock);
         let base = self.keep.as_deref().unwrap_or(self.folder.path());
-        self.runtime.block_on(Lake::create(&format!("file:{place}"), base, &self.root, clock)).unwrap()
+        self.runtime
+            .block_on(Lake::create(&StoreSettings::new(format!("file:{place}"), base), &self.root, clock))
+            .unwrap()
     }
 
     fn reopen(&self, place: &str) -> Lake {
         let clock: SharedClock = Arc::new(SystemClock);
         let base = self.keep.as_deref().unwrap_or(self.folder.path());
-        self.runtime.block_on(Lake::open(&format!("file:{place}"), base, &self.root, clock)).unwrap()
+        self.runtime
+            .block_on(Lake::open(&StoreSettings::new(format!("file:{place}"), base), &self.root, clock))
+            .unwrap()
     }
 
     /// Fills a lake with copies of all pages, `pages_per_commit` in each commit.

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use counterfoil::clock::{SharedClock, SystemClock};
 use counterfoil::keys::RootKey;
 use counterfoil::kustomer::{Client, ClientSettings, Credential, Endpoint, SearchObject, SearchRequest};
-use counterfoil::lake::Lake;
+use counterfoil::lake::{Lake, StoreSettings};
 use counterfoil::model::Stream;
 use counterfoil::policy::{Decoder, Definitions, Policy, RedactedBatch};
 use counterfoil::sandbox::{Sandbox, SandboxSettings};
@@ -77,8 +77,8 @@ fn main() {
     RootKey::create_file(&root_key).unwrap();
     let root = RootKey::read("file:root.key", temporary.path()).unwrap();
     let clock: SharedClock = Arc::new(SystemClock);
-    let scratch = Lake::create("memory:", temporary.path(), &root, Arc::clone(&clock));
-    let scratch = runtime.block_on(scratch).unwrap();
+    let memory = StoreSettings::new("memory:", temporary.path());
+    let scratch = runtime.block_on(Lake::create(&memory, &root, Arc::clone(&clock))).unwrap();
     let decoder = policy.decoder(Stream::Tickets, &definitions, scratch.ring().pseudonym_key().unwrap()).unwrap();
     write_columns(&decoder, &folder.join("columns.tsv"));
 
@@ -113,7 +113,9 @@ fn main() {
         }
         let place = format!("file:lake{round}");
         whole.push(timed(|| {
-            let lake = runtime.block_on(Lake::create(&place, temporary.path(), &root, Arc::clone(&clock))).unwrap();
+            let lake = runtime
+                .block_on(Lake::create(&StoreSettings::new(&*place, temporary.path()), &root, Arc::clone(&clock)))
+                .unwrap();
             into_lake(&runtime, &lake, &decoder, &pages, options.commit_bytes);
             let manifest = runtime.block_on(lake.latest()).unwrap();
             let table = &manifest.tables[&Stream::Tickets];

@@ -110,7 +110,7 @@ impl Context {
     /// Opens the lake of the settings.
     async fn lake(&self, config: &Config) -> Result<Lake> {
         let root = config.root()?;
-        Lake::open(&config.lake_url, &config.base, &root, Arc::clone(&self.clock)).await
+        Lake::open(&config.lake, &root, Arc::clone(&self.clock)).await
     }
 }
 

@@ -22,7 +22,7 @@ use crate::extract::ExtractSettings;
 use crate::extract::price::Rates;
 use crate::keys::{KeySettings, RootKey};
 use crate::kustomer::{ClientSettings, Credential};
-use crate::lake::MaintainSettings;
+use crate::lake::{MaintainSettings, StoreSettings};
 use crate::query::session::QuerySettings;
 use crate::secret::SecretRef;
 
@@ -33,8 +33,8 @@ pub struct Config {
     pub base: PathBuf,
     /// How to reach the source; only commands that ask it need it.
     pub source: SourceConfig,
-    /// Where the lake is, e.g. `file:lake`.
-    pub lake_url: String,
+    /// Where the lake is, and how to get there.
+    pub lake: StoreSettings,
     /// What an extract does for the lake at its end, when it is due; `None` when `[lake] maintain = "off"`. Default "auto": files
     /// stay few and queries quick without anybody's doing; off leaves it to `counterfoil lake compact`.
     pub maintain: Option<MaintainSettings>,
@@ -227,7 +227,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.source.plan.requests_per_minute(), 2_000);
         assert_eq!(config.source.share, Some(0.25));
-        assert_eq!(config.lake_url, "file:elsewhere");
+        assert_eq!(config.lake.url, "file:elsewhere");
         assert_eq!(config.query.memory_bytes, 1 << 30);
         assert_eq!(config.extract.overlap, Duration::from_mins(10));
         assert_eq!(config.extract.small_every, Duration::from_hours(24));
@@ -264,7 +264,7 @@ mod tests {
         let environment =
             [("COUNTERFOIL_LAKE__URL", "file:b"), ("COUNTERFOIL_SOURCE__SHARE", "0.75"), ("PATH", "/bin")];
         let config = load_with("[lake]\nurl = \"file:a\"\n", &environment).unwrap();
-        assert_eq!(config.lake_url, "file:b");
+        assert_eq!(config.lake.url, "file:b");
         assert_eq!(config.source.share, Some(0.75));
         let named =
             load_with("", &[("COUNTERFOIL_SOURCE__ORG", "007"), ("COUNTERFOIL_SOURCE__ATTEMPTS", "9")]).unwrap();
@@ -273,6 +273,39 @@ mod tests {
         assert!(load_with("", &[("COUNTERFOIL_SOURCE__ATTEMPTS", "few")]).is_err());
         let error = load_with("", &[("COUNTERFOIL_LAKE__ULR", "x")]).unwrap_err();
         assert!(error.to_string().contains("COUNTERFOIL_LAKE__ULR"), "{error}");
+    }
+
+    #[test]
+    fn store_of_the_lake_is_read_and_its_secrets_are_references() {
+        let config = load(
+            "[lake]\nurl = \"s3://bucket/lake\"\nendpoint = \"https://s3.example.com\"\nregion = \"eu-west-1\"\n\
+             access_key_id = \"env:ID\"\nsecret_access_key = \"file:s3.key\"\nstate = \"state\"\n",
+        )
+        .unwrap();
+        assert_eq!(config.lake.region.as_deref(), Some("eu-west-1"));
+        assert_eq!(config.lake.access_key_id.as_ref().unwrap().to_string(), "env:ID");
+        assert_eq!(config.lake.state.as_deref(), Some(Path::new("./state")));
+        for key in
+            ["access_key_id", "secret_access_key", "session_token", "service_account", "account_key", "sas_token"]
+        {
+            for value in ["\"pasted\"", "[\"pasted\"]"] {
+                let error = load(&format!("[lake]\n{key} = {value}\n")).unwrap_err();
+                assert!(error.to_string().contains(&format!("lake.{key}")), "{error}");
+                assert!(!format!("{error:?}").contains("pasted"), "{error:?}");
+            }
+        }
+        assert!(load("[lake]\nstate = \"\"\n").unwrap_err().to_string().contains("lake.state"));
+    }
+
+    #[test]
+    fn state_folder_is_the_settings_or_the_users_or_none() {
+        let state = |text: &str, environment: &[(&str, &str)]| load_with(text, environment).unwrap().lake.state;
+        let home = ("HOME", "/home/a");
+        assert_eq!(state("", &[]), None);
+        assert_eq!(state("", &[home]), Some(PathBuf::from("/home/a/.local/state/counterfoil")));
+        assert_eq!(state("", &[home, ("XDG_STATE_HOME", "/state")]), Some(PathBuf::from("/state/counterfoil")));
+        assert_eq!(state("", &[("XDG_STATE_HOME", "relative")]), None, "the standard wants it absolute");
+        assert_eq!(state("[lake]\nstate = \"/s\"\n", &[home]), Some(PathBuf::from("/s")));
     }
 
     #[test]

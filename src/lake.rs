@@ -13,7 +13,9 @@
 //! - **A version never changes**: a [`Manifest`] says which rows of which files it consists of, and readers stay on one.
 //! - **Damage is found**: every object is authenticated under its name, and the log names the digest of each data file.
 //!
-//! What does not: whoever can write to the store can put back an older state of the whole log.
+//! - **A log that is put back is noticed** where this machine has seen a newer one: see `lake/mark.rs`.
+//!
+//! What does not: on a machine that never saw the lake, an older state of the whole log passes for the newest.
 //!
 //! The objects are listed in `lake/layout.rs`; the form of a commit stands in `lake/commit.rs`, of a data file in `lake/file.rs`,
 //! of its index in `lake/index.rs`.
@@ -32,6 +34,7 @@ mod live;
 mod log;
 mod maintain;
 pub mod manifest;
+mod mark;
 mod merge;
 mod protection;
 mod put;
@@ -51,13 +54,12 @@ pub mod verify;
 mod simulation;
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use datafusion::catalog::TableProvider;
 use futures::TryStreamExt;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::ObjectStore;
 
 pub use self::compact::{CompactOutcome, CompactPlan, CompactReport, CompactSettings, CompactTask};
 pub use self::erase::{ErasePlan, EraseRequest, ErasedTable, Receipt};
@@ -69,6 +71,7 @@ pub use self::maintain::{MaintainReport, MaintainSettings};
 pub use self::protection::{Protected, ProtectedFiles, Protection};
 pub use self::retain::{DEFAULT_KEEP_VERSIONS, RetainPlan, RetainSettings, RetainedTable};
 pub use self::rewrap::Rewrapped;
+pub use self::store::StoreSettings;
 pub use self::transaction::{CommitSummary, RowCounts, Transaction};
 
 use crate::clock::SharedClock;
@@ -78,6 +81,7 @@ use crate::lake::commit::Action;
 use crate::lake::layout::Claim;
 use crate::lake::log::Log;
 use crate::lake::manifest::Manifest;
+use crate::lake::mark::Mark;
 use crate::lake::scan::MetadataCache;
 use crate::lake::store::Missing;
 
@@ -147,26 +151,39 @@ impl Lake {
 }
 
 impl Lake {
-    /// Makes a new lake at `url` (`file:PATH` from `base`, `memory:`), with a new key ring wrapped by `root`.
+    /// Makes a new lake, with a new key ring wrapped by `root`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when there is a lake already, which is not touched; [`ErrorKind::Conflict`] when another
-    /// process makes one at the same moment.
-    pub async fn create(url: &str, base: &Path, root: &RootKey, clock: SharedClock) -> Result<Self> {
-        let (store, shown) = store::open(url, base, Missing::Create)?;
-        Self::create_on(store, &shown, root, clock).await
+    /// [`ErrorKind::Config`] when there is a lake already, which is not touched, or when the store cannot keep one;
+    /// [`ErrorKind::Conflict`] when another process makes one at the same moment.
+    pub async fn create(settings: &StoreSettings, root: &RootKey, clock: SharedClock) -> Result<Self> {
+        let (store, shown) = store::open(settings, Missing::Create)?;
+        store::probe(store.as_ref(), clock.as_ref()).await.map_err(|error| error.with_context("url", &shown))?;
+        Ok(Self::create_on(store, &shown, root, clock).await?.with_mark(settings))
     }
 
-    /// Opens the lake at `url`.
+    /// Opens a lake.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Config`] when there is none; [`ErrorKind::Denied`] when `root` is not its root key;
     /// [`ErrorKind::Data`] when it is damaged or of a newer format.
-    pub async fn open(url: &str, base: &Path, root: &RootKey, clock: SharedClock) -> Result<Self> {
-        let (store, shown) = store::open(url, base, Missing::Refuse)?;
-        Self::open_on(store, &shown, root, clock).await
+    pub async fn open(settings: &StoreSettings, root: &RootKey, clock: SharedClock) -> Result<Self> {
+        let (store, shown) = store::open(settings, Missing::Refuse)?;
+        Ok(Self::open_on(store, &shown, root, clock).await?.with_mark(settings))
+    }
+
+    /// Keeps the high-water mark in the folder that the settings name.
+    fn with_mark(mut self, settings: &StoreSettings) -> Self {
+        if settings.state.is_none() {
+            tracing::debug!("there is no folder for a high-water mark: a log that is rolled back would not be noticed");
+        }
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            let mark = settings.state.as_deref().map(|folder| Mark::new(folder, &inner.id));
+            inner.log.set_mark(mark);
+        }
+        self
     }
 
     /// Makes a new lake on a store; `url` is its name in messages.
@@ -281,6 +298,15 @@ impl Lake {
         self.0.log.at_time(time_ms).await
     }
 
+    /// Takes a log that this machine knew newer, or otherwise, as it is: `version` must be its newest.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] when the newest version is another, or when no high-water mark is kept.
+    pub async fn accept_rollback(&self, version: u64) -> Result<()> {
+        self.0.log.accept(version).await
+    }
+
     /// Lists the newest versions, newest first, at most `limit` of them.
     pub async fn history(&self, limit: usize) -> Result<Vec<VersionSummary>> {
         let commits = self.0.log.newest_commits(limit as u64).await?;
@@ -322,15 +348,15 @@ impl Lake {
         lease::holder(self.0.store.as_ref(), purpose, self.0.clock.now().as_millisecond()).await
     }
 
-    /// Makes an object beside the leases and removes it again: tells whether this process may change the lake.
+    /// Tells whether this process may change the lake, and whether its store keeps writers apart: makes an object beside
+    /// the leases, tries to make it again, and removes it.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Denied`] without the right, [`ErrorKind::Unavailable`] when the store does not answer.
+    /// [`ErrorKind::Denied`] without the right, [`ErrorKind::Unavailable`] when the store does not answer,
+    /// [`ErrorKind::Config`] when it takes a second object of a name.
     pub async fn check_writable(&self) -> Result<()> {
-        let object = layout::probe(self.0.clock.as_ref());
-        store::create(self.0.store.as_ref(), &object, Bytes::from_static(b"probe")).await?;
-        self.0.store.delete(&object).await.map_err(|error| store::failed("delete", &object, error))
+        store::probe(self.0.store.as_ref(), self.0.clock.as_ref()).await
     }
 
     /// Takes a lease; a second holder is refused with [`Conflict`](crate::error::ErrorKind::Conflict), and so is a process whose
@@ -421,11 +447,11 @@ mod tests {
     #[tokio::test]
     async fn lake_in_a_folder_is_opened_again() {
         let folder = tempfile::tempdir().unwrap();
-        let lake = Lake::create("file:a/lake", folder.path(), &root(1), clock()).await.unwrap();
+        let lake = Lake::create(&StoreSettings::new("file:a/lake", folder.path()), &root(1), clock()).await.unwrap();
         let mut change = lake.transaction();
         change.set_watermark(Stream::Tickets, Watermark { complete_through_ms: Some(5), ..Watermark::default() });
         assert_eq!(change.commit().await.unwrap().version, 1);
-        let again = Lake::open("file:a/lake", folder.path(), &root(1), clock()).await.unwrap();
+        let again = Lake::open(&StoreSettings::new("file:a/lake", folder.path()), &root(1), clock()).await.unwrap();
         assert_eq!((again.id(), again.url()), (lake.id(), lake.url()));
         assert_eq!(again.latest().await.unwrap(), lake.latest().await.unwrap());
         assert!(!format!("{lake:?}").contains("ring"));
@@ -434,7 +460,7 @@ mod tests {
     #[tokio::test]
     async fn place_without_a_lake_says_how_to_make_one() {
         let folder = tempfile::tempdir().unwrap();
-        let error = Lake::open("file:.", folder.path(), &root(1), clock()).await.unwrap_err();
+        let error = Lake::open(&StoreSettings::new("file:.", folder.path()), &root(1), clock()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.hint().unwrap().contains("counterfoil init"));
     }

@@ -17,8 +17,8 @@ use crate::config::{Config, Settings};
 use crate::error::{Error, Result};
 use crate::extract::RunReport;
 use crate::kustomer::Client;
-use crate::lake::Lake;
 use crate::lake::run::StreamRun;
+use crate::lake::{Lake, StoreSettings};
 use crate::model::{ObjectId, Stream};
 use crate::policy::Policy;
 use crate::query::sink::{self, Format};
@@ -129,7 +129,7 @@ async fn prepare(context: &Context, folder: &Path, sandbox: &Sandbox) -> Result<
         "base_url = \"{}\"  # the demo's sandbox, gone when the demo ended\napi_key = \"file:sandbox.key\"\nshare = 0.9\n",
         sandbox.base_url()
     );
-    init::write_folder(context, folder, &source, "file:root.key").await?;
+    init::write_folder(context, folder, &source, "file:root.key", &StoreSettings::new(init::LAKE, folder)).await?;
     let key = folder.join("sandbox.key");
     fs::write(&key, sandbox.api_key()).map_err(|source| {
         Error::config("failed to write the file").with_context("path", key.display()).with_source(source)

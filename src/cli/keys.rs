@@ -171,9 +171,9 @@ async fn list(context: &Context, config: &Config) -> Result<()> {
 }
 
 async fn init(context: &Context, config: &Config) -> Result<()> {
-    if Lake::exists(&config.lake_url, &config.base).await? {
+    if Lake::exists(&config.lake).await? {
         return Err(Error::config("there is a lake with a key ring already; nothing was changed")
-            .with_context("url", &config.lake_url)
+            .with_context("url", &config.lake.url)
             .with_hint("`counterfoil keys ls` shows its keys; `counterfoil keys rotate` makes a new one"));
     }
     let file = config.root_key.strip_prefix("file:").map(|file| config.base.join(file));
@@ -184,7 +184,7 @@ async fn init(context: &Context, config: &Config) -> Result<()> {
         }
         _ => false,
     };
-    let lake = Lake::create(&config.lake_url, &config.base, &config.root()?, Arc::clone(&context.clock)).await?;
+    let lake = Lake::create(&config.lake, &config.root()?, Arc::clone(&context.clock)).await?;
     if !context.quiet {
         say(&format!("made the lake {} with a key ring, sealed by {}", lake.url(), config.root_key));
         if made {

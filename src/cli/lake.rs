@@ -1,5 +1,6 @@
 //! `counterfoil lake`: what the lake holds, and whether it is sound.
 
+mod accept;
 mod compact;
 mod files;
 mod history;
@@ -26,6 +27,8 @@ enum Command {
     History(history::Arguments),
     /// Data files, also as SQL for DuckDB
     Files(files::Arguments),
+    /// Take a lake that was put back to an older version as it is, though this machine has seen it newer
+    AcceptRollback(accept::Arguments),
     /// Join small files, and move superseded rows out of the way of queries
     Compact(compact::Arguments),
     /// Read everything and report what is damaged
@@ -37,6 +40,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<()> 
         Command::Status => status::run(context).await,
         Command::History(arguments) => history::run(context, arguments).await,
         Command::Files(arguments) => files::run(context, arguments).await,
+        Command::AcceptRollback(arguments) => accept::run(context, arguments).await,
         Command::Compact(arguments) => compact::run(context, arguments).await,
         Command::Verify(arguments) => verify::run(context, arguments).await,
     }

@@ -11,8 +11,9 @@ use super::{Config, Plan, SourceConfig};
 use crate::error::{Error, Result, nearest};
 use crate::extract::ExtractSettings;
 use crate::keys::KeySettings;
-use crate::lake::MaintainSettings;
+use crate::lake::{MaintainSettings, StoreSettings};
 use crate::query::session::QuerySettings;
+use crate::secret::SecretRef;
 
 const KNOWN: [(&str, &[&str]); 6] = [
     (
@@ -32,11 +33,40 @@ const KNOWN: [(&str, &[&str]); 6] = [
             "attempts",
         ],
     ),
-    ("lake", &["url", "maintain"]),
+    (
+        "lake",
+        &[
+            "url",
+            "maintain",
+            "state",
+            "endpoint",
+            "region",
+            "access_key_id",
+            "secret_access_key",
+            "session_token",
+            "service_account",
+            "account",
+            "account_key",
+            "sas_token",
+        ],
+    ),
     ("keys", &["root", "endpoint", "region", "token", "namespace"]),
     ("policy", &["schemas"]),
     ("query", &["library", "memory", "spill", "temp"]),
     ("extract", &["overlap", "index_lag", "concurrency", "small_every", "metrics_file", "commit_rows", "page_size"]),
+];
+
+/// Settings whose values are references of secrets: what stands there by mistake may be the secret.
+const SECRETS: [&str; 9] = [
+    "token",
+    "api_key",
+    "password",
+    "access_key_id",
+    "secret_access_key",
+    "session_token",
+    "service_account",
+    "account_key",
+    "sas_token",
 ];
 
 const PREFIX: &str = "COUNTERFOIL_";
@@ -48,6 +78,8 @@ const ENVIRONMENT: &str = "environment";
 #[derive(Debug, Default)]
 pub struct Settings {
     values: BTreeMap<(&'static str, &'static str), (Value, String)>,
+    /// The folder where programs of this user keep their state.
+    state_home: Option<PathBuf>,
 }
 
 impl Settings {
@@ -107,7 +139,17 @@ impl Settings {
                 settings.insert(section, known, key, value.clone(), &format!("{section}.{key}"), place)?;
             }
         }
+        let mut home = None;
         for (name, value) in environment {
+            match name.as_str() {
+                "XDG_STATE_HOME" if Path::new(&value).is_absolute() => {
+                    settings.state_home = Some(PathBuf::from(&value))
+                }
+                "HOME" if settings.state_home.is_none() && Path::new(&value).is_absolute() => {
+                    home = Some(Path::new(&value).join(".local/state"));
+                }
+                _ => {}
+            }
             let Some((section, key)) = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once("__")) else {
                 continue;
             };
@@ -123,6 +165,7 @@ impl Settings {
             };
             settings.insert(section, known, &key, Value::String(value), &name, ENVIRONMENT.to_owned())?;
         }
+        settings.state_home = settings.state_home.or(home);
         Ok(settings)
     }
 
@@ -199,7 +242,7 @@ impl Settings {
         let folder = |text: Option<String>, default: &str| base.join(text.as_deref().unwrap_or(default));
         Ok(Config {
             source,
-            lake_url: self.text("lake", "url")?.unwrap_or_else(|| "file:lake".to_owned()),
+            lake: self.store(&base)?,
             maintain: self.maintain()?,
             root_key: self.text("keys", "root")?.unwrap_or_else(|| "file:root.key".to_owned()),
             keys: KeySettings {
@@ -225,10 +268,31 @@ impl Settings {
         }
     }
 
-    fn reference(&self, section: &'static str, key: &'static str) -> Result<Option<crate::secret::SecretRef>> {
+    fn reference(&self, section: &'static str, key: &'static str) -> Result<Option<SecretRef>> {
         self.text(section, key)?
             .map(|text| text.parse().map_err(|error: Error| error.with_context("setting", format!("{section}.{key}"))))
             .transpose()
+    }
+
+    fn store(&self, base: &Path) -> Result<StoreSettings> {
+        let state = match self.text("lake", "state")? {
+            Some(folder) if folder.is_empty() => return Err(self.wrong("lake", "state", "must name a folder")),
+            Some(folder) => Some(base.join(folder)),
+            None => self.state_home.as_ref().map(|home| home.join("counterfoil")),
+        };
+        Ok(StoreSettings {
+            endpoint: self.text("lake", "endpoint")?,
+            region: self.text("lake", "region")?,
+            access_key_id: self.reference("lake", "access_key_id")?,
+            secret_access_key: self.reference("lake", "secret_access_key")?,
+            session_token: self.reference("lake", "session_token")?,
+            service_account: self.reference("lake", "service_account")?,
+            account: self.text("lake", "account")?,
+            account_key: self.reference("lake", "account_key")?,
+            sas_token: self.reference("lake", "sas_token")?,
+            state,
+            ..StoreSettings::new(self.text("lake", "url")?.unwrap_or_else(|| "file:lake".to_owned()), base)
+        })
     }
 
     fn plan(&self) -> Result<Plan> {
@@ -289,7 +353,7 @@ impl Settings {
         let error = Error::config(format!("setting `{section}.{key}` {rule}"));
         match self.values.get(&(section, key)) {
             // Whatever stands there in place of a reference may be the secret.
-            Some((_, place)) if matches!(key, "api_key" | "password" | "token") => error.with_context("place", place),
+            Some((_, place)) if SECRETS.contains(&key) => error.with_context("place", place),
             Some((value, place)) => error.with_context("value", value).with_context("place", place),
             None => error,
         }

@@ -239,7 +239,6 @@ pub(super) fn reseal(bytes: &Bytes, file: &DataFile, ring: &KeyRing, to: &str) -
 /// # Errors
 ///
 /// [`Data`](crate::error::ErrorKind::Data) when the bytes are not the file's index, here or in the first row that shows it.
-#[cfg_attr(not(test), expect(dead_code, reason = "called by the verification of a lake"))]
 pub(super) fn entries(bytes: &Bytes, file: &DataFile, ring: &KeyRing) -> Result<Entries> {
     let (path, header, blocks) = split(bytes, file, ring)?;
     Ok(Entries { path, header, blocks, row: 0, plain: Zeroizing::default(), last: None })

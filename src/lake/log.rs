@@ -10,7 +10,7 @@
 //! after the commit it repeats, and an extract does not fail because its snapshot did.
 //!
 //! The commits must be without gaps and reach the newest snapshot. That the newest commits were taken away together
-//! cannot be seen from the log alone.
+//! cannot be seen from the log alone: the machine's own mark tells, where there is one.
 //!
 //! Old versions are expired by naming the oldest that is kept:
 //!
@@ -38,6 +38,7 @@ use crate::keys::KeyRing;
 use crate::lake::commit::{self, Action, Commit};
 use crate::lake::lease::LEASE_DURATION;
 use crate::lake::manifest::{DataFile, Manifest};
+use crate::lake::mark::{Mark, Terms};
 use crate::lake::{layout, store};
 use crate::model::Stream;
 
@@ -59,6 +60,9 @@ pub(super) struct Log {
     store: Arc<dyn ObjectStore>,
     ring: KeyRing,
     newest: Mutex<Known>,
+    /// The version and id of the newest commit that was read or made.
+    tip: Mutex<Option<(u64, String)>>,
+    mark: Option<Mark>,
     pub(super) snapshot_every: u64,
 }
 
@@ -102,7 +106,19 @@ pub(super) enum Appended {
 
 impl Log {
     pub(super) fn new(store: Arc<dyn ObjectStore>, ring: KeyRing) -> Self {
-        Self { store, ring, newest: Mutex::default(), snapshot_every: SNAPSHOT_EVERY }
+        Self {
+            store,
+            ring,
+            newest: Mutex::default(),
+            tip: Mutex::default(),
+            mark: None,
+            snapshot_every: SNAPSHOT_EVERY,
+        }
+    }
+
+    /// Remembers the newest version outside the lake, and refuses a log that fell behind it.
+    pub(super) fn set_mark(&mut self, mark: Option<Mark>) {
+        self.mark = mark;
     }
 
     /// Reads the newest version.
@@ -112,6 +128,8 @@ impl Log {
 
     async fn read_latest(&self) -> Result<Arc<Manifest>> {
         let known = self.known();
+        // Before the listing, which then cannot be older than what other processes on this machine have marked.
+        let marked = self.marked().await?;
         let listing = self.list(known.manifest.version).await?;
         // A listing from the start again: the known version is no more.
         let known = if listing.after == 0 {
@@ -123,8 +141,67 @@ impl Log {
             let tail = self.replay(&known.manifest, &listing, listing.newest()).await?;
             Known { manifest: tail, snapshot: listing.snapshots.last().copied().unwrap_or(known.snapshot) }
         };
+        if known.manifest.version == 0 || known.manifest.version > self.known().manifest.version {
+            self.check_mark(marked, &listing).await?;
+            self.raise_mark(known.manifest.version).await?;
+        }
         self.learn(&known);
         Ok(known.manifest)
+    }
+
+    /// Takes the log as it is: the mark is set to its newest version, which must be `version`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] when the newest version is another, or when no mark is kept.
+    pub(super) async fn accept(&self, version: u64) -> Result<()> {
+        let Some(mark) = &self.mark else {
+            return Err(Error::config("no high-water mark is kept on this machine")
+                .with_hint("name a folder for it: `state` under [lake]"));
+        };
+        let newest = self.list(0).await?.newest();
+        if newest != version {
+            return Err(Error::config("the lake's newest version is another")
+                .with_context("asked", version)
+                .with_context("newest", newest));
+        }
+        let commit = if newest == 0 { String::new() } else { self.read_commit(newest).await?.id };
+        mark.accept(newest, commit).await
+    }
+
+    async fn marked(&self) -> Result<Option<Terms>> {
+        match &self.mark {
+            Some(mark) => mark.read().await,
+            None => Ok(None),
+        }
+    }
+
+    /// Refuses a log that is not a continuation of what this machine has seen.
+    async fn check_mark(&self, marked: Option<Terms>, listing: &Listing) -> Result<()> {
+        let (Some(mark), Some(terms)) = (&self.mark, marked) else { return Ok(()) };
+        let newest = listing.newest();
+        mark.check_newest(&terms, newest)?;
+        // A commit that has expired cannot be compared; the newest never expires.
+        if listing.commits.contains(&terms.version) {
+            mark.check_commit(&terms, &self.commit_id(terms.version).await?, newest)?;
+        }
+        Ok(())
+    }
+
+    /// Remembers a version that was read or made.
+    async fn raise_mark(&self, version: u64) -> Result<()> {
+        let Some(mark) = self.mark.as_ref().filter(|_| version > 0) else { return Ok(()) };
+        mark.raise(version, self.commit_id(version).await?).await;
+        Ok(())
+    }
+
+    /// Returns the id of a version's commit; that of the newest is known when its commit was read.
+    async fn commit_id(&self, version: u64) -> Result<String> {
+        let tip = self.tip.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match tip {
+            Some((known, id)) if known == version => Ok(id),
+            _ => Ok(self.read_commit(version).await?.id),
+        }
     }
 
     /// Reads a version.
@@ -141,7 +218,9 @@ impl Log {
     }
 
     async fn read_version(&self, version: u64) -> Result<Arc<Manifest>> {
+        let marked = self.marked().await?;
         let listing = self.list(0).await?;
+        self.check_mark(marked, &listing).await?;
         let newest = listing.newest();
         if version > newest {
             return Err(Error::config("the lake has no such version")
@@ -289,7 +368,16 @@ impl Log {
 
     /// Reads one version's commit.
     pub(super) async fn read_commit(&self, version: u64) -> Result<Commit> {
-        self.read(layout::commit(version), format!("commit/{version}"), version).await
+        let commit = self.read(layout::commit(version), format!("commit/{version}"), version).await?;
+        self.see(&commit);
+        Ok(commit)
+    }
+
+    fn see(&self, commit: &Commit) {
+        let mut tip = self.tip.lock().unwrap_or_else(PoisonError::into_inner);
+        if tip.as_ref().is_none_or(|(version, _)| commit.version > *version) {
+            *tip = Some((commit.version, commit.id.clone()));
+        }
     }
 
     /// Reads the snapshot of a version.
@@ -344,6 +432,9 @@ impl Log {
         }
         let manifest = Arc::new(next);
         self.learn(&Known { manifest: Arc::clone(&manifest), snapshot: self.known().snapshot });
+        if let Some(mark) = &self.mark {
+            mark.raise(version, id).await;
+        }
         Ok(Appended::Done(manifest))
     }
 
@@ -786,5 +877,130 @@ mod tests {
             setting.put(&Path::from(name), vec![1]).await;
         }
         assert_eq!(setting.log().latest().await.unwrap().version, 2);
+    }
+
+    /// A log that keeps its mark in a folder.
+    fn marked(setting: &Setting, folder: &std::path::Path) -> Log {
+        let mut log = setting.log();
+        log.set_mark(Some(Mark::new(folder, "lake-a")));
+        log
+    }
+
+    async fn mark_of(folder: &std::path::Path) -> Option<u64> {
+        Mark::new(folder, "lake-a").read().await.unwrap().map(|terms| terms.version)
+    }
+
+    #[tokio::test]
+    async fn log_that_fell_behind_the_mark_is_refused_until_it_is_accepted() {
+        for (left, versions) in [(3, 5), (0, 5), (20, 22), (22, 23)] {
+            let (setting, state) = (Setting::new(versions).await, tempfile::tempdir().unwrap());
+            marked(&setting, state.path()).latest().await.unwrap();
+            assert_eq!(mark_of(state.path()).await, Some(versions));
+            for version in left + 1..=versions {
+                setting.store.delete(&layout::commit(version)).await.unwrap();
+                let _ = setting.store.delete(&layout::snapshot(version)).await;
+            }
+            let log = marked(&setting, state.path());
+            for error in [log.latest().await.unwrap_err(), log.at_version(1).await.unwrap_err()] {
+                assert_eq!(error.kind(), ErrorKind::Data);
+                assert!(error.to_string().contains("rolled back"), "{error}");
+                assert!(error.to_string().contains(&format!("newest: {left}, seen: {versions}")), "{error}");
+                assert!(error.hint().unwrap().contains(&format!("accept-rollback {left}`")), "{error:?}");
+            }
+            assert_eq!(setting.log().latest().await.unwrap().version, left, "nobody else knows");
+            assert_eq!(log.accept(versions).await.unwrap_err().kind(), ErrorKind::Config);
+            log.accept(left).await.unwrap();
+            assert_eq!(marked(&setting, state.path()).latest().await.unwrap().version, left);
+        }
+    }
+
+    #[tokio::test]
+    async fn other_history_is_refused_at_the_mark_and_above_it() {
+        for further in [0, 1, 3, 20] {
+            let (setting, state) = (Setting::new(4).await, tempfile::tempdir().unwrap());
+            marked(&setting, state.path()).latest().await.unwrap();
+            setting.store.delete(&layout::commit(4)).await.unwrap();
+            // A writer that has no mark goes on from the older version.
+            let writer = setting.log();
+            for version in 4..=4 + further {
+                let base = writer.latest().await.unwrap();
+                let other = Commit { id: format!("other {version}"), ..commit(version) };
+                let Appended::Done(manifest) = writer.append(&base, other).await.unwrap() else { panic!("lost") };
+                writer.snapshot_if_due(&manifest, String::new(), String::new()).await;
+            }
+            let error = marked(&setting, state.path()).latest().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Data);
+            assert!(error.to_string().contains("another history"), "{error}");
+            assert!(error.to_string().contains("version: 4, seen: commit 4, found: other 4"), "{error}");
+            marked(&setting, state.path()).accept(4 + further).await.unwrap();
+            marked(&setting, state.path()).latest().await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn mark_follows_what_is_committed_and_what_is_read() {
+        let (setting, state, other) =
+            (Setting::new(3).await, tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (writer, reader) = (marked(&setting, state.path()), marked(&setting, other.path()));
+        reader.latest().await.unwrap();
+        for version in 4..=25 {
+            let base = writer.latest().await.unwrap();
+            let Appended::Done(manifest) = writer.append(&base, commit(version)).await.unwrap() else { panic!("lost") };
+            writer.snapshot_if_due(&manifest, String::new(), String::new()).await;
+            assert_eq!(mark_of(state.path()).await, Some(version));
+        }
+        assert_eq!(mark_of(other.path()).await, Some(3));
+        assert_eq!(reader.latest().await.unwrap().version, 25);
+        assert_eq!(mark_of(other.path()).await, Some(25));
+        // At a snapshot no commit is read but the one that is compared.
+        for (version, folder) in [(20, tempfile::tempdir().unwrap()), (25, tempfile::tempdir().unwrap())] {
+            for version in version + 1..=25 {
+                setting.store.delete(&layout::commit(version)).await.unwrap();
+            }
+            for _ in 0..2 {
+                assert_eq!(marked(&setting, folder.path()).latest().await.unwrap().version, version);
+            }
+            assert_eq!(mark_of(folder.path()).await, Some(version));
+            for version in version + 1..=25 {
+                setting
+                    .put(
+                        &layout::commit(version),
+                        setting
+                            .ring
+                            .seal_object(&format!("commit/{version}"), &commit(version).encode().unwrap())
+                            .unwrap(),
+                    )
+                    .await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn expired_commit_of_the_mark_is_no_rollback() {
+        let (setting, state) = (Setting::new(20).await, tempfile::tempdir().unwrap());
+        marked(&setting, state.path()).latest().await.unwrap();
+        let writer = setting.log();
+        for version in 21..=24 {
+            let base = writer.latest().await.unwrap();
+            assert!(matches!(writer.append(&base, commit(version)).await.unwrap(), Appended::Done(_)));
+        }
+        writer.write_snapshot(&writer.latest().await.unwrap(), String::new(), String::new()).await.unwrap();
+        for version in 1..=22 {
+            setting.store.delete(&layout::commit(version)).await.unwrap();
+        }
+        setting.store.delete(&layout::snapshot(20)).await.unwrap();
+        assert_eq!(marked(&setting, state.path()).latest().await.unwrap().version, 24);
+        assert_eq!(mark_of(state.path()).await, Some(24));
+    }
+
+    #[tokio::test]
+    async fn damaged_mark_stops_before_the_log_is_believed() {
+        let (setting, state) = (Setting::new(2).await, tempfile::tempdir().unwrap());
+        std::fs::write(state.path().join("lake-a.mark"), "{").unwrap();
+        let error = marked(&setting, state.path()).latest().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert_eq!(setting.log().accept(2).await.unwrap_err().kind(), ErrorKind::Config, "no mark is kept");
+        marked(&setting, state.path()).accept(2).await.unwrap();
+        assert_eq!(marked(&setting, state.path()).latest().await.unwrap().version, 2);
     }
 }

@@ -15,8 +15,6 @@
 //! Whoever uses the ring for writing holds a lease. A lease is refused to a process whose ring is not the newest any more
 //! ([`check`]), so that nothing is written under a key that was destroyed meanwhile.
 
-use std::path::Path as FilePath;
-
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
@@ -24,7 +22,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::{KeyRing, KeyState, RootKey};
-use crate::lake::store::Missing;
+use crate::lake::store::{Missing, StoreSettings};
 use crate::lake::{Inner, Lake, layout, store};
 
 impl Lake {
@@ -33,8 +31,8 @@ impl Lake {
     /// # Errors
     ///
     /// [`ErrorKind::Config`] for a URL that names no store.
-    pub async fn exists(url: &str, base: &FilePath) -> Result<bool> {
-        let store = match store::open(url, base, Missing::Refuse) {
+    pub async fn exists(settings: &StoreSettings) -> Result<bool> {
+        let store = match store::open(settings, Missing::Refuse) {
             Ok((store, _)) => store,
             Err(error) if error.message() == store::no_lake().message() => return Ok(false),
             Err(error) => return Err(error),

@@ -9,6 +9,7 @@ mod interleavings;
 mod keys;
 mod live;
 mod random;
+mod refusing;
 mod rewrites;
 mod rivals;
 
@@ -25,7 +26,7 @@ use crate::clock::{ManualClock, SharedClock};
 use crate::error::{ErrorKind, Result};
 use crate::keys::RootKey;
 use crate::lake::manifest::Manifest;
-use crate::lake::{Lake, Purpose, RowCounts};
+use crate::lake::{Lake, Purpose, RowCounts, StoreSettings};
 use crate::model::Stream;
 use crate::policy::{Definitions, Policy, RedactedBatch};
 use crate::schema::Schemas;
@@ -270,11 +271,14 @@ async fn attribute_that_the_source_adds_writes_rows_again_and_one_that_it_takes_
 #[tokio::test]
 async fn lake_in_a_folder_keeps_its_rows_and_leaves_no_staged_file() {
     let folder = tempfile::tempdir().unwrap();
-    let lake = Lake::create("file:lake", folder.path(), &root(1), clock()).await.unwrap().with_limits(2, 2);
+    let lake = Lake::create(&StoreSettings::new("file:lake", folder.path()), &root(1), clock())
+        .await
+        .unwrap()
+        .with_limits(2, 2);
     for round in 1..=3 {
         append(&lake, tickets(&[revision(1, round), revision(2, 1), revision(round as u8 + 2, round)])).await.unwrap();
     }
-    let again = Lake::open("file:lake", folder.path(), &root(1), clock()).await.unwrap();
+    let again = Lake::open(&StoreSettings::new("file:lake", folder.path()), &root(1), clock()).await.unwrap();
     assert_eq!(again.latest().await.unwrap(), lake.latest().await.unwrap());
     assert_eq!(live_tickets(&again).await, [(hex(1), 3), (hex(2), 1), (hex(3), 1), (hex(4), 2), (hex(5), 3)]);
     again.lease(Purpose::Extract, "host/1 run").await.unwrap().release().await.unwrap();

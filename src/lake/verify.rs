@@ -3,7 +3,7 @@
 //! ```text
 //! keys/ ──▶ each ring opens
 //! log/  ──▶ each commit opens and applies ──▶ each snapshot says the same ──▶ files that any kept version names
-//! data/ ──▶ pin, magic, every module's tag, rows, keys, bounds ──▶ no live record twice in a table
+//! data/ ──▶ pin, magic, every module's tag, rows, keys, bounds, indexes ──▶ no live record twice in a table
 //! the rest ─▶ listed as garbage
 //! ```
 //!
@@ -217,16 +217,17 @@ impl Lake {
             let findings = match checked {
                 Ok(findings) => findings?,
                 Err(_panic) => {
-                    vec![Error::data("failed to decode the data file").with_context("file", &file.path)]
+                    let error = Error::data("failed to decode the data file").with_context("file", &file.path);
+                    vec![(file.path.clone(), error)]
                 }
             };
             if !findings.is_empty() && self.is_still_named(&file).await? {
-                findings.iter().for_each(|finding| report.find(&file.path, finding));
+                findings.iter().for_each(|(object, finding)| report.find(object, finding));
                 unsound.insert(file.path.clone());
             }
             report.files += 1;
             report.rows += file.rows;
-            report.bytes += file.bytes;
+            report.bytes += file.bytes + file.index.map_or(0, |index| index.bytes);
             verified = Verified { files: report.files, bytes: report.bytes, ..verified };
             progress(verified);
         }

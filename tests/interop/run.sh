@@ -1,10 +1,11 @@
 #!/bin/sh
-# Makes (once) a Python environment with PyArrow and runs a script of this folder in it:
+# Makes (once) a Python environment with PyArrow, PySpark and DuckDB and runs a script of this folder in it:
 #
 #   tests/interop/run.sh pyarrow_open.py < request.json
 #   tests/interop/run.sh --python        prints the interpreter, for COUNTERFOIL_INTEROP_PYTHON
 #
-# The environment lies in COUNTERFOIL_INTEROP_VENV, or else in the target directory.
+# PySpark is a download of some 450 MB, and its test needs a JDK of version 17 or later besides. The environment lies in
+# COUNTERFOIL_INTEROP_VENV, or else in the target directory.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)

@@ -14,8 +14,8 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use counterfoil::clock::{ManualClock, SharedClock};
 use counterfoil::error::{Error, ErrorKind, Result};
 use counterfoil::keys::RootKey;
-use counterfoil::lake::Lake;
 use counterfoil::lake::verify::VerifyReport;
+use counterfoil::lake::{Lake, StoreSettings};
 use counterfoil::query::sink::{self, Layout};
 use counterfoil::query::{Arguments, Format, QueryFile, QuerySettings, Session};
 use parquet::arrow::ArrowWriter;
@@ -50,6 +50,11 @@ impl Target {
         self.objects.keys().filter(|name| name.starts_with(prefix)).cloned().collect()
     }
 
+    /// The names of data files under a prefix, in their order; indexes stand beside them.
+    fn files(&self, prefix: &str) -> Vec<String> {
+        self.under(prefix).into_iter().filter(|name| name.ends_with(".parquet")).collect()
+    }
+
     /// A copy of the lake beside its root key.
     fn copy(&self) -> Copy {
         let folder = tempfile::tempdir().unwrap();
@@ -82,7 +87,7 @@ impl Copy {
     }
 
     async fn open(&self) -> Result<Lake> {
-        Lake::open("file:lake", self.folder.path(), &root(self.folder.path()), clock()).await
+        Lake::open(&StoreSettings::new("file:lake", self.folder.path()), &root(self.folder.path()), clock()).await
     }
 
     /// Reads every row of every table of the newest version.
@@ -179,14 +184,14 @@ async fn lake_that_nobody_touched_reads_and_verifies() {
     assert!(copy.read().await.unwrap() > 0);
     let report = copy.verify().await.unwrap();
     assert_eq!((report.findings.len(), report.garbage.len()), (0, 0), "{report:?}");
-    assert!(target.under("data/tickets/").len() >= 4 && target.under("log/").len() >= 4);
+    assert!(target.files("data/tickets/").len() >= 4 && target.under("log/").len() >= 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attacks_on_data_files_are_data_errors_that_name_the_file() {
     let target = Target::new().await;
     let runtime = tokio::runtime::Handle::current();
-    let tickets = target.under("data/tickets/");
+    let tickets = target.files("data/tickets/");
     // The first file has most of the rows; each of the others has a live row.
     let (name, other) = (&tickets[0], &tickets[3]);
     let (bytes, other_bytes) = (&target.objects[name], &target.objects[other]);
@@ -194,7 +199,7 @@ async fn attacks_on_data_files_are_data_errors_that_name_the_file() {
     let tail = u32::from_le_bytes(bytes[bytes.len() - 8..bytes.len() - 4].try_into().unwrap()) as usize;
     let mut huge = bytes.clone();
     huge[4..8].copy_from_slice(&0xffff_fff0u32.to_le_bytes());
-    let foreign = target.under("data/users/").remove(0);
+    let foreign = target.files("data/users/").remove(0);
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("flip in a page header", flipped(bytes, 4 + 4 + 12 + 2)),
         ("flip in a nonce", flipped(bytes, 9)),
@@ -239,7 +244,7 @@ async fn truncation_at_any_length_is_a_data_error() {
     let target = Target::new().await;
     let runtime = tokio::runtime::Handle::current();
     let commits = target.under("log/");
-    for name in [&target.under("data/tickets/")[0], &target.under("data/tags/")[0], &commits[1]] {
+    for name in [&target.files("data/tickets/")[0], &target.files("data/tags/")[0], &commits[1]] {
         let bytes = &target.objects[name];
         let lengths = [0, 1, 4, 8, 20, bytes.len() / 2, bytes.len() - 9, bytes.len() - 1];
         for length in lengths {
@@ -269,7 +274,7 @@ async fn attacks_on_the_log_are_data_errors_that_name_the_commit() {
         ("empty object as the newest", &next, b""),
         ("flip", &commits[1], &flipped(of(1), of(1).len() / 2)),
         ("commit of a newer format", &commits[1], &newer),
-        ("data file as a commit", &commits[1], &target.objects[&target.under("data/tickets/")[0]]),
+        ("data file as a commit", &commits[1], &target.objects[&target.files("data/tickets/")[0]]),
     ];
     for (what, name, bytes) in puts {
         let copy = target.copy();
@@ -383,7 +388,7 @@ async fn flip_anywhere_in_a_real_lake_is_found() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn forged_lengths_do_not_make_the_program_allocate_them() {
     let target = Target::new().await;
-    let tickets = &target.under("data/tickets/")[0];
+    let tickets = &target.files("data/tickets/")[0];
     let bytes = &target.objects[tickets];
     let mut module = bytes.clone();
     module[4..8].copy_from_slice(&0xffff_fff0u32.to_le_bytes());

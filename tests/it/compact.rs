@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use counterfoil::extract::ExtractSettings;
 use counterfoil::lake::manifest::Manifest;
-use counterfoil::lake::{CompactSettings, Lake, MaintainSettings, Purpose};
+use counterfoil::lake::{CompactSettings, Lake, MaintainSettings, Purpose, StoreSettings};
 use counterfoil::model::Stream;
 use serde_json::Value;
 
@@ -166,7 +166,9 @@ async fn maintenance_that_fails_or_is_held_elsewhere_does_not_change_how_an_extr
     assert!(bench.command(&["extract"]).envs(settings("off")).output().unwrap().status.success());
     let lake = {
         let clock: counterfoil::clock::SharedClock = std::sync::Arc::new(counterfoil::clock::SystemClock);
-        Lake::open("file:lake", bench.path(), &crate::world::root(bench.path()), clock).await.unwrap()
+        Lake::open(&StoreSettings::new("file:lake", bench.path()), &crate::world::root(bench.path()), clock)
+            .await
+            .unwrap()
     };
     let held = lake.lease(Purpose::Maintenance, "test").await.unwrap();
     let report = lake.maintain(&MaintainSettings::default(), "another").await.unwrap();

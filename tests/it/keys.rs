@@ -19,7 +19,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use counterfoil::clock::SystemClock;
 use counterfoil::keys::RootKey;
-use counterfoil::lake::{Lake, Purpose};
+use counterfoil::lake::{Lake, Purpose, StoreSettings};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use serde_json::{Value, json};
 
@@ -43,7 +43,7 @@ fn rings(bench: &Bench) -> Vec<String> {
 
 async fn opened(bench: &Bench) -> Lake {
     let root = RootKey::read("file:root.key", bench.path()).unwrap();
-    Lake::open("file:lake", bench.path(), &root, Arc::new(SystemClock)).await.unwrap()
+    Lake::open(&StoreSettings::new("file:lake", bench.path()), &root, Arc::new(SystemClock)).await.unwrap()
 }
 
 /// The words of a line of a listing.

@@ -29,7 +29,7 @@ use counterfoil::error::{ErrorKind, Result};
 use counterfoil::extract::{self, ExtractSettings, NoProgress, RunReport};
 use counterfoil::keys::RootKey;
 use counterfoil::kustomer::{Client, ClientSettings, Credential};
-use counterfoil::lake::{LEASE_DURATION, Lake};
+use counterfoil::lake::{LEASE_DURATION, Lake, StoreSettings};
 use counterfoil::model::Stream;
 use counterfoil::policy::Policy;
 use counterfoil::retry::SplitMix64;
@@ -218,7 +218,7 @@ impl Scenario {
         let folder = tempfile::tempdir().unwrap();
         RootKey::create_file(&folder.path().join("root.key")).unwrap();
         let url = if seed.is_multiple_of(3) { "file:lake" } else { "memory:" };
-        let lake = Lake::create(url, folder.path(), &root(folder.path()), shared).await.unwrap();
+        let lake = Lake::create(&StoreSettings::new(url, folder.path()), &root(folder.path()), shared).await.unwrap();
         let policy = Policy::compile(&Schemas::builtin().unwrap()).unwrap();
         // What the client believes of the limits may be wrong: the headers correct it.
         let wrong = draws.pick(&[1, 1, 2]);
@@ -339,7 +339,8 @@ impl Scenario {
     async fn reopen(&mut self) {
         if self.seed.is_multiple_of(3) {
             let folder = self.folder.path();
-            self.lake = Lake::open("file:lake", folder, &root(folder), self.clock.clone()).await.unwrap();
+            self.lake =
+                Lake::open(&StoreSettings::new("file:lake", folder), &root(folder), self.clock.clone()).await.unwrap();
         }
     }
 

@@ -9,7 +9,7 @@ use counterfoil::error::Result;
 use counterfoil::extract::{self, ExtractSettings, NoProgress, RunReport};
 use counterfoil::keys::RootKey;
 use counterfoil::kustomer::{Client, ClientSettings, Credential};
-use counterfoil::lake::Lake;
+use counterfoil::lake::{Lake, StoreSettings};
 use counterfoil::policy::Policy;
 use counterfoil::query::sink::{self, Layout};
 use counterfoil::query::{Arguments, Format, QueryFile, QuerySettings, Session};
@@ -35,7 +35,8 @@ impl World {
         let shared: SharedClock = clock.clone();
         let sandbox = Sandbox::start(settings, Arc::clone(&shared)).await.unwrap();
         RootKey::create_file(&folder.path().join("root.key")).unwrap();
-        let lake = Lake::create("file:lake", folder.path(), &root(folder.path()), shared).await.unwrap();
+        let lake =
+            Lake::create(&StoreSettings::new("file:lake", folder.path()), &root(folder.path()), shared).await.unwrap();
         let policy = Policy::compile(&Schemas::builtin().unwrap()).unwrap();
         Self { folder, clock, sandbox, lake, policy }
     }
@@ -92,7 +93,8 @@ impl World {
 
     /// Opens the lake anew, as another process would.
     pub(crate) async fn reopened(&self) -> Result<Lake> {
-        Lake::open("file:lake", self.folder.path(), &root(self.folder.path()), self.shared_clock()).await
+        Lake::open(&StoreSettings::new("file:lake", self.folder.path()), &root(self.folder.path()), self.shared_clock())
+            .await
     }
 
     /// Runs one SQL text over the newest version of the reopened lake.

@@ -60,7 +60,7 @@ pub(super) async fn lake(context: &Context, config: &Config, findings: &mut Find
         return Ok(None);
     };
     match lake.check_writable().await {
-        Ok(()) => findings.ok("lake", "may be written to")?,
+        Ok(()) => findings.ok("lake", "may be written to, and its store keeps two writers apart")?,
         Err(error) => findings.failed("lake", &error)?,
     }
     lease(&lake, findings).await?;
@@ -80,7 +80,7 @@ async fn open(context: &Context, config: &Config, findings: &mut Findings) -> Re
     let mode =
         key_file(config).and_then(|path| mode(&path)).map_or_else(String::new, |mode| format!(", mode {mode:04o}"));
     findings.ok("root key", format!("{} can be read{mode}", root.reference()))?;
-    let lake = match Lake::open(&config.lake_url, &config.base, &root, Arc::clone(&context.clock)).await {
+    let lake = match Lake::open(&config.lake, &root, Arc::clone(&context.clock)).await {
         Ok(lake) => lake,
         Err(error) => {
             findings.failed(if error.kind() == ErrorKind::Denied { "key ring" } else { "lake" }, &error)?;
@@ -98,6 +98,7 @@ async fn open(context: &Context, config: &Config, findings: &mut Findings) -> Re
         }
     };
     version(context, &lake, &manifest, findings)?;
+    mark(config, findings)?;
     Ok(Some((lake, manifest)))
 }
 
@@ -195,12 +196,24 @@ async fn queries(
     }
 }
 
+/// Says where this machine remembers the newest version that it has seen.
+fn mark(config: &Config, findings: &mut Findings) -> Result<()> {
+    match &config.lake.state {
+        Some(folder) => findings.ok("high-water mark", format!("kept in {}", folder.display())),
+        None => findings.warn(
+            "high-water mark",
+            "none is kept: a log that is rolled back would not be noticed",
+            "name a folder outside the lake: state under [lake]",
+        ),
+    }
+}
+
 /// Says how much room a lake on this machine has.
 fn disk(config: &Config, findings: &mut Findings) -> Result<()> {
-    let Some(path) = config.lake_url.strip_prefix("file:") else {
+    // A URL that is wrong is told when the lake is opened.
+    let Ok(Some(folder)) = config.lake.folder() else {
         return findings.ok("disk", "the lake is not on this machine's disk");
     };
-    let folder = config.base.join(path.strip_prefix("//").filter(|path| path.starts_with('/')).unwrap_or(path));
     // A lake that is not there yet would come into the folder above.
     let Some(standing) = folder.ancestors().find(|folder| folder.exists()).map(Path::to_path_buf) else {
         return findings.ok("disk", "the lake's folder is not there");

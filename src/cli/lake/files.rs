@@ -18,7 +18,6 @@ use zeroize::Zeroizing;
 
 use super::time;
 use crate::cli::{Context, grouped, print, say};
-use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::lake::Lake;
 use crate::lake::manifest::{DataFile, Manifest, TableState};
@@ -56,8 +55,8 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<()> 
         }
         _ => {}
     }
-    let folder = (arguments.format == Form::Duckdb).then(|| folder(&config)).transpose()?;
     let lake = context.lake(&config).await?;
+    let folder = (arguments.format == Form::Duckdb).then(|| folder(lake.url())).transpose()?;
     let manifest = lake.latest().await?;
     let tables: BTreeMap<Stream, &TableState> = manifest
         .tables
@@ -102,6 +101,8 @@ fn json(tables: &BTreeMap<Stream, &TableState>) -> String {
                 "live_rows": file.live_rows(),
                 "superseded": file.superseded.len(),
                 "deleted": (&file.tombstones - &file.superseded).len(),
+                // First and last position of each run of rows that do not count.
+                "hidden": ranges(&hidden(*stream, file)),
                 "min_key": file.min_key,
                 "max_key": file.max_key,
                 "updated_from": file.updated_ms.map(|(from, _)| time(from)),
@@ -116,14 +117,13 @@ fn json(tables: &BTreeMap<Stream, &TableState>) -> String {
 }
 
 /// Returns the folder of a lake on a local disk, from the root of the file system.
-fn folder(config: &Config) -> Result<PathBuf> {
-    let Some(path) = config.lake_url.strip_prefix("file:") else {
-        let scheme = config.lake_url.split(':').next().unwrap_or_default();
+fn folder(url: &str) -> Result<PathBuf> {
+    let Some(folder) = url.strip_prefix("file:").map(Path::new) else {
+        let scheme = url.split(':').next().unwrap_or_default();
         return Err(Error::config("SQL for DuckDB is printed for a lake in a local folder only")
             .with_context("scheme", scheme)
             .with_hint("copy the lake to a folder and open it there as file:PATH"));
     };
-    let folder = config.base.join(path.strip_prefix("//").unwrap_or(path));
     folder.canonicalize().map_err(|error| {
         Error::config("failed to find the lake's folder").with_context("folder", folder.display()).with_source(error)
     })
@@ -183,25 +183,32 @@ fn select(stream: Stream, file: &DataFile, path: &Path, key: &str) -> String {
     select
 }
 
+/// Joins positions that follow one another: first and last of each run.
+fn ranges(positions: &RoaringBitmap) -> Vec<(u32, u32)> {
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for position in positions {
+        match ranges.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(position) => *last = position,
+            _ => ranges.push((position, position)),
+        }
+    }
+    ranges
+}
+
 /// Writes the condition that leaves positions out: runs of them as ranges, single ones as a list.
 fn without(positions: &RoaringBitmap) -> Option<String> {
-    let (mut ranges, mut singles) = (Vec::new(), Vec::new());
-    let mut next = positions.iter().peekable();
-    while let Some(first) = next.next() {
-        let mut last = first;
-        while let Some(following) = next.next_if(|position| Some(*position) == last.checked_add(1)) {
-            last = following;
-        }
+    let (mut conditions, mut singles) = (Vec::new(), Vec::new());
+    for (first, last) in ranges(positions) {
         match last - first {
             0 => singles.push(first.to_string()),
             1 => singles.extend([first.to_string(), last.to_string()]),
-            _ => ranges.push(format!("file_row_number NOT BETWEEN {first} AND {last}")),
+            _ => conditions.push(format!("file_row_number NOT BETWEEN {first} AND {last}")),
         }
     }
     if !singles.is_empty() {
-        ranges.push(format!("file_row_number NOT IN ({})", singles.join(", ")));
+        conditions.push(format!("file_row_number NOT IN ({})", singles.join(", ")));
     }
-    (!ranges.is_empty()).then(|| ranges.join(" AND "))
+    (!conditions.is_empty()).then(|| conditions.join(" AND "))
 }
 
 fn flat(schema: &Schema) -> impl Iterator<Item = (&str, &DataType)> {
@@ -232,6 +239,15 @@ fn quoted(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn lake_elsewhere_than_in_a_folder_is_refused_by_its_scheme() {
+        let error = folder("s3://bucket/lake").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("scheme: s3"), "{error}");
+        assert!(folder("file:.").unwrap().is_absolute());
+    }
 
     #[test]
     fn positions_left_out_are_written_as_ranges_and_lists() {

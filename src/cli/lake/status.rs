@@ -4,11 +4,9 @@ use super::time;
 use crate::cli::{Context, grouped, print};
 use crate::error::Result;
 use crate::keys::{KeyRing, KeyState};
+use crate::lake::CompactSettings;
 use crate::lake::manifest::{DataFile, Manifest, TableState};
 use crate::model::Stream;
-
-/// Files below this are small: reading one costs as much for its opening as for its rows.
-const SMALL_BYTES: u64 = 8 << 20;
 
 /// Columns of the table and their heads; the last is as long as it is.
 const HEADS: [&str; 9] =
@@ -56,7 +54,10 @@ fn row(manifest: &Manifest, stream: Stream, table: &TableState) -> [String; 9] {
     let from = watermark.complete_from_ms.map_or_else(String::new, |from| format!(" (from {})", time(from)));
     // Small tables show what the source marks as deleted too.
     let shown = if stream.is_incremental() { live } else { live + tombstones };
-    let small = table.files.iter().filter(|file| file.bytes < SMALL_BYTES).count();
+    // What compaction would join.
+    let full = CompactSettings::default();
+    let is_small = |file: &DataFile| file.rows * 2 < full.target_rows && file.bytes * 2 < full.target_bytes;
+    let small = table.files.iter().filter(|file| is_small(file)).count();
     [
         stream.table().to_owned(),
         grouped(shown),

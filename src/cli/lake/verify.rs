@@ -9,7 +9,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::{Context, IS_JSON, grouped, print};
 use crate::error::Result;
-use crate::keys::RootKey;
 use crate::lake::verify::{Verified, VerifyReport};
 use crate::model::Stream;
 
@@ -26,7 +25,7 @@ pub(super) struct Arguments {
 pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     let config = context.settings()?;
     let lake = context.lake(&config).await?;
-    let root = RootKey::read(&config.root_key, &config.base)?;
+    let root = config.root()?;
     let bar = bar(context);
     let progress = |verified: Verified| {
         bar.set_length(verified.of);

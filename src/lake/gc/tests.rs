@@ -8,6 +8,7 @@ use object_store::memory::InMemory;
 use super::*;
 use crate::clock::{ManualClock, SharedClock};
 use crate::error::ErrorKind;
+use crate::lake::StoreSettings;
 use crate::lake::expire::Expire;
 use crate::lake::simulation::faulty::{Fault, Faulty};
 use crate::lake::simulation::{append, create, live, live_tickets, revision, root, tickets};
@@ -194,7 +195,7 @@ async fn crash_at_any_call_deletes_nothing_that_is_used_and_repeating_completes_
 #[tokio::test]
 async fn staged_files_of_puts_that_were_cut_off_are_removed_when_they_are_old() {
     let folder = tempfile::tempdir().unwrap();
-    let lake = Lake::create("file:lake", folder.path(), &root(1), late()).await.unwrap();
+    let lake = Lake::create(&StoreSettings::new("file:lake", folder.path()), &root(1), late()).await.unwrap();
     append(&lake, tickets(&[revision(1, 1)])).await.unwrap();
     let root = folder.path().join("lake");
     let staged = [root.join("data/tickets/x.parquet#1"), root.join("log/y.commit#23"), root.join("leases/z#4")];
@@ -205,7 +206,9 @@ async fn staged_files_of_puts_that_were_cut_off_are_removed_when_they_are_old() 
     }
     let garbage = lake.garbage(DEFAULT_GC_AFTER).await.unwrap();
     assert_eq!(garbage.staged, staged.iter().map(|file| file.canonicalize().unwrap()).collect::<Vec<_>>().sorted());
-    let young = Lake::open("file:lake", folder.path(), &crate::lake::simulation::root(1), early()).await.unwrap();
+    let young = Lake::open(&StoreSettings::new("file:lake", folder.path()), &crate::lake::simulation::root(1), early())
+        .await
+        .unwrap();
     assert_eq!(young.garbage(DEFAULT_GC_AFTER).await.unwrap().staged, Vec::<PathBuf>::new());
     assert_eq!(lake.unused(None).await.unwrap().staged.len(), 2, "a lease may be being renewed");
     lake.gc(DEFAULT_GC_AFTER, "test").await.unwrap();

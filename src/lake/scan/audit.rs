@@ -1,7 +1,7 @@
 //! Reading a data file whole, to see whether it is what the manifest says.
 //!
 //! Every column chunk of every row group is decoded, so that the tag of every module is checked, and what was decoded is
-//! held against the footer's statistics and the manifest's. Columns are decoded a few at a time, so a file takes the
+//! held against the footer's statistics, the manifest's, and the rows of the file's index. Columns are decoded a few at a time, so a file takes the
 //! memory of some columns of one row group however large it is.
 
 use std::fmt::Display;
@@ -22,11 +22,12 @@ use parquet::file::metadata::RowGroupMetaData;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::KeyRing;
+use crate::lake::index::Entry;
 use crate::lake::manifest::DataFile;
 use crate::lake::scan::MetadataCache;
-use crate::lake::scan::find::{UPDATED_AT, located};
+use crate::lake::scan::find::{self, REV, UPDATED_AT, located};
 use crate::lake::scan::reader::{Access, PinnedReader};
-use crate::lake::store;
+use crate::lake::{index, layout, store};
 use crate::model::{ObjectId, Stream};
 
 /// First bytes of a file whose footer is encrypted.
@@ -41,7 +42,7 @@ const TOGETHER_BYTES: i64 = 4 << 20;
 /// A file that is damaged in more places is said to be so in these.
 const NAMED: usize = 8;
 
-/// Reads a file whole and returns what is wrong with it, each finding naming the file; nothing when it is sound.
+/// Reads a file and its index whole and returns what is wrong with them: the object, and how; nothing when they are sound.
 ///
 /// # Errors
 ///
@@ -51,16 +52,25 @@ pub(in crate::lake) async fn check_file(
     ring: &KeyRing,
     stream: Stream,
     file: &Arc<DataFile>,
-) -> Result<Vec<Error>> {
+) -> Result<Vec<(String, Error)>> {
     // Metadata of a file that is read once are not worth keeping.
     let access = Access { store: Arc::clone(store), ring: ring.clone(), cache: MetadataCache::with_capacity(0) };
-    let mut check = Check { file: Arc::clone(file), stream, findings: Vec::new(), keys: Keys::default() };
+    let mut check = Check {
+        file: Arc::clone(file),
+        stream,
+        findings: Vec::new(),
+        keys: Keys::default(),
+        index: None,
+        index_finding: None,
+    };
+    check.open_index(store, ring).await?;
     match check.run(store, access).await {
-        Ok(()) => {}
+        Ok(()) => check.end_index(),
         Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
         Err(error) => check.findings.push(error),
     }
-    Ok(check.findings)
+    let of_index = check.index_finding.map(|finding| (layout::index_of(&file.path), finding));
+    Ok(check.findings.into_iter().map(|finding| (file.path.clone(), finding)).chain(of_index).collect())
 }
 
 struct Check {
@@ -68,6 +78,9 @@ struct Check {
     stream: Stream,
     findings: Vec<Error>,
     keys: Keys,
+    /// The rows of the index that were not compared yet, as long as nothing is wrong with it.
+    index: Option<index::Entries>,
+    index_finding: Option<Error>,
 }
 
 /// The keys seen so far.
@@ -79,6 +92,57 @@ struct Keys {
 }
 
 impl Check {
+    /// Reads the index, where the file has one.
+    async fn open_index(&mut self, store: &Arc<dyn ObjectStore>, ring: &KeyRing) -> Result<()> {
+        let Some((path, size)) = self.file.index_path().zip(self.file.index) else { return Ok(()) };
+        let opened = match store::read(store.as_ref(), &Path::from(path.as_str()), size.bytes).await {
+            Ok(Some(bytes)) => index::entries(&bytes, &self.file, ring),
+            Ok(None) => Err(Error::data("index of a data file is missing").with_context("file", path)),
+            Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(entries) => self.index = Some(entries),
+            Err(error) => self.index_finding = Some(error),
+        }
+        Ok(())
+    }
+
+    /// Compares the next rows of the index with those of the file.
+    fn check_index(&mut self, batch: &RecordBatch, first_row: u64) {
+        let Some(entries) = &mut self.index else { return };
+        let columns = find::Columns::try_new(batch, self.stream.key_column());
+        let expected = |row: usize| {
+            let columns = columns.as_ref()?;
+            Some(Entry {
+                id: columns.id(row)?,
+                updated_at_ms: find::value(columns.updated_at.as_ref(), row),
+                rev: find::value(columns.rev.as_ref(), row),
+            })
+        };
+        let wrong = (0..batch.num_rows()).find_map(|row| match entries.next() {
+            Some(Ok(entry)) if expected(row) == Some(entry) => None,
+            Some(Err(error)) => Some(error),
+            _ => Some(
+                Error::data("index does not tell what the data file holds")
+                    .with_context("file", layout::index_of(&self.file.path))
+                    .with_context("row", first_row + row as u64),
+            ),
+        });
+        if wrong.is_some() {
+            self.index_finding = wrong;
+            self.index = None;
+        }
+    }
+
+    /// An index that tells of more rows than the file has is wrong too.
+    fn end_index(&mut self) {
+        if self.findings.is_empty() && self.index.as_mut().is_some_and(|entries| entries.next().is_some()) {
+            let path = layout::index_of(&self.file.path);
+            self.index_finding = Some(Error::data("index has more rows than its data file").with_context("file", path));
+        }
+    }
+
     async fn run(&mut self, store: &Arc<dyn ObjectStore>, access: Access) -> Result<()> {
         self.check_object(store).await?;
         let file = Arc::clone(&self.file);
@@ -88,7 +152,7 @@ impl Check {
         self.check_layout(metadata.metadata().row_groups());
         self.check_columns(&metadata);
         for (number, group) in metadata.metadata().row_groups().iter().enumerate() {
-            for roots in together(&metadata, group) {
+            for roots in together(&metadata, group, self.stream.key_column()) {
                 if self.findings.len() >= NAMED {
                     return Ok(());
                 }
@@ -196,6 +260,9 @@ impl Check {
             for ((name, bounds), column) in columns.iter_mut().zip(batch.columns()) {
                 bounds.check(column);
                 self.check_values(name, column, rows + self.keys.rows)?;
+            }
+            if batch.schema_ref().column_with_name(self.stream.key_column()).is_some() {
+                self.check_index(&batch, rows + self.keys.rows);
             }
             rows += batch.num_rows() as u64;
         }
@@ -346,21 +413,25 @@ fn scalar(bound: Option<ArrayRef>) -> Option<Scalar<ArrayRef>> {
     bound.filter(|bound| bound.len() == 1 && bound.is_valid(0)).map(Scalar::new)
 }
 
-/// Puts the columns of a row group, by their places in the schema, into sets that are decoded together.
-fn together(metadata: &ArrowReaderMetadata, group: &RowGroupMetaData) -> Vec<Vec<usize>> {
+/// Puts the columns of a row group, by their places in the schema, into sets that are decoded together: first those that the
+/// index repeats.
+fn together(metadata: &ArrowReaderMetadata, group: &RowGroupMetaData, key_column: &str) -> Vec<Vec<usize>> {
     let schema = metadata.parquet_schema();
-    let mut sizes = vec![0; schema.root_schema().get_fields().len()];
+    let columns = schema.root_schema().get_fields();
+    let mut sizes = vec![0; columns.len()];
     for (leaf, chunk) in group.columns().iter().enumerate() {
         sizes[schema.get_column_root_idx(leaf)] += chunk.uncompressed_size().max(0);
     }
-    let mut sets: Vec<(i64, Vec<usize>)> = Vec::new();
-    for (root, size) in sizes.into_iter().enumerate() {
+    let is_indexed = |root: &usize| [key_column, UPDATED_AT, REV].contains(&columns[*root].name());
+    let (indexed, others): (Vec<usize>, Vec<usize>) = (0..columns.len()).partition(is_indexed);
+    let mut sets: Vec<(i64, Vec<usize>)> = vec![(indexed.iter().map(|root| sizes[*root]).sum(), indexed)];
+    for root in others {
         match sets.last_mut() {
-            Some((bytes, roots)) if *bytes + size <= TOGETHER_BYTES => {
-                *bytes += size;
+            Some((bytes, roots)) if *bytes + sizes[root] <= TOGETHER_BYTES => {
+                *bytes += sizes[root];
                 roots.push(root);
             }
-            _ => sets.push((size, vec![root])),
+            _ => sets.push((sizes[root], vec![root])),
         }
     }
     sets.into_iter().map(|(_, roots)| roots).collect()

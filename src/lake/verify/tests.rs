@@ -177,12 +177,45 @@ async fn record_that_stands_twice_among_the_live_rows_is_found() {
     let copy = layout::new_data_file(Stream::Tickets, clock().as_ref());
     let bytes = store.get(&Path::from(file.path.as_str())).await.unwrap().bytes().await.unwrap();
     put(&store, &copy, bytes).await;
-    let file = DataFile { path: copy, ..DataFile::clone(file) };
+    let file = DataFile { path: copy, index: None, ..DataFile::clone(file) };
     let id = file.min_key.clone();
     commit(&lake, vec![Action::Add(Stream::Tickets, file.into())]).await;
     let report = verify(&lake).await;
     assert_eq!(found(&report), [("tickets", ErrorKind::Data)]);
     assert!(report.findings[0].message.contains(&id), "{report:?}");
+}
+
+#[tokio::test]
+async fn index_that_is_missing_damaged_or_tells_of_other_rows_is_found_beside_its_file() {
+    let (store, lake) = lake().await;
+    let manifest = lake.latest().await.unwrap();
+    let file = &manifest.tables[&Stream::Tickets].files[0];
+    let index = file.index_path().unwrap();
+    let whole = store.get(&Path::from(index.as_str())).await.unwrap().bytes().await.unwrap();
+    let mut flipped = whole.to_vec();
+    let middle = flipped.len() - 30;
+    flipped[middle] ^= 1;
+    for forged in [Some(Bytes::from(flipped)), Some(whole.slice(..whole.len() - 1)), Some(Bytes::new()), None] {
+        match forged {
+            Some(bytes) => put(&store, &index, bytes).await,
+            None => store.delete(&Path::from(index.as_str())).await.unwrap(),
+        }
+        assert_eq!(found(&verify(&lake).await), [(index.as_str(), ErrorKind::Data)]);
+    }
+
+    // One that is sound in itself, for rows that the file does not have.
+    let other = |row: usize| crate::lake::index::Entry {
+        id: if row == 0 { file.min_key.parse().unwrap() } else { fixtures::id(row) },
+        updated_at_ms: Some(1),
+        rev: Some(1),
+    };
+    let entries: Vec<_> = (0..file.rows as usize).map(other).collect();
+    let (bytes, size, _) = crate::lake::index::encode(lake.ring(), &file.path, 64, entries.into_iter()).unwrap();
+    assert_eq!(Some(size), file.index, "of the same length");
+    put(&store, &index, bytes).await;
+    let report = verify(&lake).await;
+    assert_eq!(found(&report), [(index.as_str(), ErrorKind::Data)]);
+    assert!(report.findings[0].message.contains("does not tell what the data file holds"), "{report:?}");
 }
 
 #[tokio::test]
@@ -271,7 +304,8 @@ mod swaps {
     async fn check(ring: &KeyRing, bytes: &[u8], file: &DataFile) -> Vec<Error> {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         put(&store, PATH, bytes.to_vec()).await;
-        scan::check_file(&store, ring, Stream::Tickets, &Arc::new(file.clone())).await.unwrap()
+        let found = scan::check_file(&store, ring, Stream::Tickets, &Arc::new(file.clone())).await.unwrap();
+        found.into_iter().map(|(_, error)| error).collect()
     }
 
     #[tokio::test]

@@ -35,8 +35,9 @@ impl Walk {
 
     /// Picks the objects that no version names.
     pub(super) fn garbage(&self, mut objects: BTreeMap<String, u64>) -> Vec<Garbage> {
-        for (path, _) in self.files.keys() {
-            objects.remove(path);
+        for (_, file) in self.files.values() {
+            objects.remove(&file.path);
+            file.index_path().map(|path| objects.remove(&path));
         }
         objects.into_iter().map(|(object, bytes)| Garbage { object, bytes }).collect()
     }
