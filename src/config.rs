@@ -22,7 +22,7 @@ use crate::extract::ExtractSettings;
 use crate::extract::price::Rates;
 use crate::keys::{KeySettings, RootKey};
 use crate::kustomer::{ClientSettings, Credential};
-use crate::lake::{MaintainSettings, StoreSettings};
+use crate::lake::{MaintainSettings, RetainSettings, StoreSettings};
 use crate::query::session::QuerySettings;
 use crate::secret::SecretRef;
 
@@ -38,6 +38,11 @@ pub struct Config {
     /// What an extract does for the lake at its end, when it is due; `None` when `[lake] maintain = "off"`. Default "auto": files
     /// stay few and queries quick without anybody's doing; off leaves it to `counterfoil lake compact`.
     pub maintain: Option<MaintainSettings>,
+    /// What is kept for how long: `[lake] keep_history`, `keep_tickets`, `keep_versions`.
+    pub retain: RetainSettings,
+    /// How old an object that nothing names has to be before it is deleted. Default 24 hours, an hour at least; it must be
+    /// longer than any run takes from putting a file to committing it.
+    pub gc_after: Duration,
     /// Reference of the root key, e.g. `file:root.key`.
     pub root_key: String,
     /// Where the service is that keeps the root key, if one does.

@@ -132,7 +132,7 @@ fn settings(source: &str, root: &str, lake: &StoreSettings) -> String {
     );
     let texts = [("endpoint", &lake.endpoint), ("region", &lake.region), ("account", &lake.account)];
     for (name, value) in texts.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
-        let _ = writeln!(place, "{name} = {}", quoted(&value.to_string()));
+        let _ = writeln!(place, "{name} = {}", quoted(value));
     }
     let references = [
         ("access_key_id", &lake.access_key_id),

@@ -2,8 +2,11 @@
 
 mod accept;
 mod compact;
+mod erase;
 mod files;
+mod gc;
 mod history;
+mod retain;
 mod status;
 mod verify;
 
@@ -31,6 +34,12 @@ enum Command {
     AcceptRollback(accept::Arguments),
     /// Join small files, and move superseded rows out of the way of queries
     Compact(compact::Arguments),
+    /// Drop what is older than the settings allow: superseded rows, tickets, versions
+    Retain(retain::Arguments),
+    /// Delete objects that nothing names any more
+    Gc(gc::Arguments),
+    /// Erase customers and tickets from every version, and print a receipt
+    Erase(erase::Arguments),
     /// Read everything and report what is damaged
     Verify(verify::Arguments),
 }
@@ -42,6 +51,9 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<()> 
         Command::Files(arguments) => files::run(context, arguments).await,
         Command::AcceptRollback(arguments) => accept::run(context, arguments).await,
         Command::Compact(arguments) => compact::run(context, arguments).await,
+        Command::Retain(arguments) => retain::run(context, arguments).await,
+        Command::Gc(arguments) => gc::run(context, arguments).await,
+        Command::Erase(arguments) => erase::run(context, arguments).await,
         Command::Verify(arguments) => verify::run(context, arguments).await,
     }
 }

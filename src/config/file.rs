@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use toml::{Spanned, Value};
 
-use super::value::{duration, size_bytes};
+use super::value::{age, duration, size_bytes};
 use super::{Config, Plan, SourceConfig};
 use crate::error::{Error, Result, nearest};
 use crate::extract::ExtractSettings;
 use crate::keys::KeySettings;
-use crate::lake::{MaintainSettings, StoreSettings};
+use crate::lake::{DEFAULT_GC_AFTER, DEFAULT_KEEP_VERSIONS, MaintainSettings, RetainSettings, StoreSettings};
 use crate::query::session::QuerySettings;
 use crate::secret::SecretRef;
 
@@ -38,6 +38,10 @@ const KNOWN: [(&str, &[&str]); 6] = [
         &[
             "url",
             "maintain",
+            "keep_history",
+            "keep_tickets",
+            "keep_versions",
+            "gc_after",
             "state",
             "endpoint",
             "region",
@@ -143,7 +147,7 @@ impl Settings {
         for (name, value) in environment {
             match name.as_str() {
                 "XDG_STATE_HOME" if Path::new(&value).is_absolute() => {
-                    settings.state_home = Some(PathBuf::from(&value))
+                    settings.state_home = Some(PathBuf::from(&value));
                 }
                 "HOME" if settings.state_home.is_none() && Path::new(&value).is_absolute() => {
                     home = Some(Path::new(&value).join(".local/state"));
@@ -244,6 +248,8 @@ impl Settings {
             source,
             lake: self.store(&base)?,
             maintain: self.maintain()?,
+            retain: self.retain()?,
+            gc_after: self.gc_after()?,
             root_key: self.text("keys", "root")?.unwrap_or_else(|| "file:root.key".to_owned()),
             keys: KeySettings {
                 endpoint: self.text("keys", "endpoint")?,
@@ -303,10 +309,40 @@ impl Settings {
 
     fn maintain(&self) -> Result<Option<MaintainSettings>> {
         match self.text("lake", "maintain")?.as_deref() {
-            None | Some("auto") => Ok(Some(MaintainSettings::default())),
+            None | Some("auto") => Ok(Some(MaintainSettings {
+                retain: self.retain()?,
+                gc_after: self.gc_after()?,
+                ..MaintainSettings::default()
+            })),
             Some("off") => Ok(None),
             Some(_) => Err(self.wrong("lake", "maintain", "must be \"auto\" or \"off\"")),
         }
+    }
+
+    fn retain(&self) -> Result<RetainSettings> {
+        Ok(RetainSettings {
+            keep_history: self.age("keep_history")?,
+            keep_tickets: self.age("keep_tickets")?,
+            keep_versions: self.age("keep_versions")?.unwrap_or(DEFAULT_KEEP_VERSIONS),
+        })
+    }
+
+    fn gc_after(&self) -> Result<Duration> {
+        let age = self.age("gc_after")?.unwrap_or(DEFAULT_GC_AFTER);
+        // A run puts files before the commit that names them.
+        if age < Duration::from_hours(1) {
+            Err(self.wrong("lake", "gc_after", "must be an hour or more"))
+        } else {
+            Ok(age)
+        }
+    }
+
+    fn age(&self, key: &'static str) -> Result<Option<Duration>> {
+        let text = self.text("lake", key)?;
+        let read = |text: String| {
+            age(&text).ok_or_else(|| self.wrong("lake", key, "must be a time span, such as \"400d\" or \"36h\""))
+        };
+        text.map(read).transpose()
     }
 
     fn share(&self) -> Result<Option<f64>> {

@@ -9,6 +9,14 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     Duration::try_from(text.parse::<SignedDuration>().ok()?).ok()
 }
 
+/// Reads a time span that may be counted in days of 24 hours: `400d`, `36h`.
+pub(super) fn age(text: &str) -> Option<Duration> {
+    match text.trim().strip_suffix('d') {
+        Some(days) => Some(Duration::from_secs(days.trim().parse::<u64>().ok()?.checked_mul(24 * 3_600)?)),
+        None => duration(text),
+    }
+}
+
 /// Reads a size in bytes: `512MiB`, `1GiB`, `2GB`.
 pub(super) fn size_bytes(text: &str) -> Option<usize> {
     let text = text.trim();

@@ -24,23 +24,25 @@
 //! of a deletion that was cut off, or of a writer that slept while the log moved on and then made a version that had been
 //! deleted. Such a writer finds the `start` after its put, and has lost the race.
 
-use std::collections::BTreeMap;
+mod kept;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{ObjectStore, ObjectStoreExt};
+
+pub(super) use self::kept::Kept;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::KeyRing;
 use crate::lake::commit::{self, Action, Commit};
 use crate::lake::lease::LEASE_DURATION;
-use crate::lake::manifest::{DataFile, Manifest};
+use crate::lake::manifest::Manifest;
 use crate::lake::mark::{Mark, Terms};
 use crate::lake::{layout, store};
-use crate::model::Stream;
 
 /// Versions between two snapshots: opening reads at most this many commits, and a snapshot costs one write in twenty.
 const SNAPSHOT_EVERY: u64 = 20;
@@ -82,17 +84,6 @@ struct Listing {
     start: u64,
     commits: Vec<u64>,
     snapshots: Vec<u64>,
-}
-
-/// All that the log keeps.
-#[derive(Debug)]
-pub(super) struct Kept {
-    /// The oldest version that can be read; 0 in an empty lake.
-    pub(super) oldest: u64,
-    /// The newest version.
-    pub(super) newest: Arc<Manifest>,
-    /// The data files that any of these versions consists of, as they were added, by path.
-    pub(super) files: BTreeMap<String, (Stream, Arc<DataFile>)>,
 }
 
 /// What came of a commit.
@@ -280,90 +271,6 @@ impl Log {
         let oldest = listing.start.max((newest + 1).saturating_sub(limit));
         let reads: Vec<_> = (oldest..=newest).rev().map(|version| self.read_commit(version).boxed()).collect();
         stream::iter(reads).buffered(READS).try_collect().await
-    }
-
-    /// Returns the oldest version that is kept; 0 in an empty lake.
-    pub(super) async fn oldest(&self) -> Result<u64> {
-        let listing = self.again(|| self.list(0).boxed()).await?;
-        Ok(if listing.newest() == 0 { 0 } else { listing.start })
-    }
-
-    /// Reads all that is kept.
-    ///
-    /// # Errors
-    ///
-    /// Whatever keeps a single kept version from being read: who deletes by the answer must know all of them.
-    pub(super) async fn kept(&self) -> Result<Kept> {
-        self.again(|| self.read_kept().boxed()).await
-    }
-
-    async fn read_kept(&self) -> Result<Kept> {
-        let listing = self.list(0).await?;
-        let newest = listing.newest();
-        if newest == 0 {
-            return Ok(Kept { oldest: 0, newest: Arc::default(), files: BTreeMap::new() });
-        }
-        let oldest = listing.start;
-        let mut manifest = Manifest::clone(self.rebuild(&listing, oldest).await?.manifest.as_ref());
-        let mut files = BTreeMap::new();
-        for (stream, table) in &manifest.tables {
-            files.extend(table.files.iter().map(|file| (file.path.clone(), (*stream, Arc::clone(file)))));
-        }
-        let reads: Vec<_> = (oldest + 1..=newest).map(|version| self.read_commit(version).boxed()).collect();
-        let mut commits = stream::iter(reads).buffered(READS);
-        while let Some(commit) = commits.try_next().await? {
-            for action in &commit.actions {
-                if let Action::Add(stream, file) = action {
-                    files.insert(file.path.clone(), (*stream, Arc::clone(file)));
-                }
-            }
-            let object = layout::commit(commit.version);
-            manifest.apply(commit).map_err(|error| error.with_context("object", object))?;
-        }
-        Ok(Kept { oldest, newest: Arc::new(manifest), files })
-    }
-
-    /// Ends all versions before `version`, which must be kept: they are leftovers from now on.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Data`] when the snapshot that the log is to begin with does not read as the version; nothing has ended then.
-    pub(super) async fn begin_at(&self, version: u64, id: String, writer: String) -> Result<()> {
-        let manifest = self.again(move || self.read_version(version).boxed()).await?;
-        self.write_snapshot(&manifest, id, writer).await?;
-        let snapshot = self.read(layout::snapshot(version), format!("snapshot/{version}"), version).await?;
-        if Manifest::from_snapshot(snapshot)? != *manifest {
-            return Err(Error::data("a snapshot differs from the commits that it stands for")
-                .with_context("object", layout::snapshot(version))
-                .with_hint("remove it: the commits say the same"));
-        }
-        store::create(self.store.as_ref(), &layout::start(version), Bytes::new()).await.map(drop)
-    }
-
-    /// Lists the objects before the oldest version that is kept, oldest first.
-    pub(super) async fn leftovers(&self) -> Result<Vec<Path>> {
-        let folder = Path::from(layout::LOG);
-        let objects: Vec<ObjectMeta> = self
-            .store
-            .list(Some(&folder))
-            .try_collect()
-            .await
-            .map_err(|error| store::failed("list", &folder, error))?;
-        let mut versions: Vec<(u64, Path)> = Vec::new();
-        let mut start = 0;
-        for object in objects {
-            match layout::log_version(&object.location) {
-                Some((version, "commit" | "snapshot")) => versions.push((version, object.location)),
-                Some((version, "start")) => {
-                    start = start.max(version);
-                    versions.push((version, object.location));
-                }
-                _ => {}
-            }
-        }
-        versions.retain(|(version, _)| *version < start);
-        versions.sort();
-        Ok(versions.into_iter().map(|(_, object)| object).collect())
     }
 
     /// Reads one version's commit.
@@ -989,6 +896,7 @@ mod tests {
             setting.store.delete(&layout::commit(version)).await.unwrap();
         }
         setting.store.delete(&layout::snapshot(20)).await.unwrap();
+        store::create(setting.store.as_ref(), &layout::start(24), Bytes::new()).await.unwrap();
         assert_eq!(marked(&setting, state.path()).latest().await.unwrap().version, 24);
         assert_eq!(mark_of(state.path()).await, Some(24));
     }

@@ -65,8 +65,10 @@ pub(super) fn rows(stream: Stream, columns: &[(&str, &str)], revisions: &[Revisi
     let records: Vec<serde_json::Value> = revisions
         .iter()
         .map(|revision| {
+            let updated_at = jiff::Timestamp::from_second(1_760_000_000 + revision.rev).unwrap().to_string();
             let mut attributes = serde_json::json!({
-                "updatedAt": jiff::Timestamp::from_second(1_760_000_000 + revision.rev).unwrap().to_string(),
+                "updatedAt": updated_at,
+                "createdAt": updated_at,
                 "rev": revision.rev,
                 "deleted": revision.deleted,
             });
@@ -89,11 +91,17 @@ pub(super) fn decoded(stream: Stream, columns: &[(&str, &str)], records: &[serde
     let mut text = format!("stream = \"{stream}\"\n");
     let fixed = [
         (key, "id", "text"),
-        ("updated_at", "attributes.updatedAt", "timestamp"),
+        (
+            "updated_at",
+            if stream.is_append_only() { "attributes.createdAt" } else { "attributes.updatedAt" },
+            "timestamp",
+        ),
         ("rev", "attributes.rev", "int"),
         ("deleted", "attributes.deleted", "bool"),
     ];
     let fixed = fixed.map(|(name, path, kind)| (name.to_owned(), path.to_owned(), kind.to_owned()));
+    // Records that never change have no revision.
+    let fixed = fixed.into_iter().take(if stream.is_append_only() { 2 } else { 4 });
     let mut definitions = Definitions::default();
     let custom = columns.iter().filter(|(_, kind)| *kind == "custom");
     let properties: serde_json::Map<_, _> =
@@ -102,7 +110,7 @@ pub(super) fn decoded(stream: Stream, columns: &[(&str, &str)], records: &[serde
     definitions.add(stream, &serde_json::to_vec(&answer).unwrap()).unwrap();
     let declared = columns.iter().filter(|(_, kind)| *kind != "custom");
     let free = declared.map(|(name, kind)| ((*name).to_owned(), format!("attributes.{name}"), (*kind).to_owned()));
-    for (name, path, kind) in fixed.into_iter().chain(free) {
+    for (name, path, kind) in fixed.chain(free) {
         writeln!(text, "[[column]]\nname = \"{name}\"\npath = \"{path}\"\ntype = \"{kind}\"").unwrap();
         writeln!(text, "class = \"internal\"\ndescription = \"x\"").unwrap();
     }

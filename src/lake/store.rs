@@ -139,16 +139,16 @@ pub(super) fn open(settings: &StoreSettings, missing: Missing) -> Result<(Arc<dy
             let shown = format!("file:{}", path.display());
             Ok((Arc::new(SyncedFileSystem::open(&path, missing)?), shown))
         }
-        _ => match Provider::of(scheme) {
-            Some(provider) => cloud::open(provider, rest, settings).map_err(named),
-            None => {
-                let hint = match nearest(scheme, SCHEMES) {
-                    Some(near) => format!("did you mean `{near}:`? {known}"),
-                    None => known.to_owned(),
-                };
-                Err(named(Error::config("unknown scheme of lake URL").with_context("scheme", scheme)).with_hint(hint))
+        _ => {
+            if let Some(provider) = Provider::of(scheme) {
+                return cloud::open(provider, rest, settings).map_err(named);
             }
-        },
+            let hint = match nearest(scheme, SCHEMES) {
+                Some(near) => format!("did you mean `{near}:`? {known}"),
+                None => known.to_owned(),
+            };
+            Err(named(Error::config("unknown scheme of lake URL").with_context("scheme", scheme)).with_hint(hint))
+        }
     }
 }
 

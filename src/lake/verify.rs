@@ -118,7 +118,7 @@ impl VerifyReport {
         Err(error.with_context("findings", self.findings.len()).with_context("first", &first.object))
     }
 
-    fn find(&mut self, object: impl ToString, error: &Error) {
+    fn find(&mut self, object: &(impl ToString + ?Sized), error: &Error) {
         let mut message = error.to_string();
         let mut next = error.source();
         while let Some(cause) = next {
@@ -179,7 +179,7 @@ impl Lake {
         {
             // What the log alone cannot tell: that it was rolled back behind what this machine has seen.
             refuse_unavailable(&error)?;
-            report.find(layout::LOG, &error);
+            report.find(&layout::LOG, &error);
         }
         let unsound = self.check_files(&walk, only, &mut report, progress).await?;
         if let Some(manifest) = &walk.newest {
@@ -222,7 +222,9 @@ impl Lake {
                 }
             };
             if !findings.is_empty() && self.is_still_named(&file).await? {
-                findings.iter().for_each(|(object, finding)| report.find(object, finding));
+                for (object, finding) in &findings {
+                    report.find(object, finding);
+                }
                 unsound.insert(file.path.clone());
             }
             report.files += 1;
@@ -283,7 +285,7 @@ impl Lake {
             report.live_rows += count;
             if let Err(error) = walked {
                 refuse_unavailable(&error)?;
-                report.find(stream, &error);
+                report.find(&stream, &error);
             }
             if !doubled.is_empty() {
                 let named: Vec<String> = doubled.iter().take(NAMED).map(ToString::to_string).collect();
@@ -291,7 +293,7 @@ impl Lake {
                     .with_context("table", stream)
                     .with_context("records", doubled.len())
                     .with_context("first", named.join(", "));
-                report.find(stream, &error);
+                report.find(&stream, &error);
             }
         }
         Ok(())
@@ -358,7 +360,7 @@ async fn check_rings(lake: &Inner, root: &RootKey, objects: &Objects, report: &m
             }
             Err(error) => {
                 refuse_unavailable(&error)?;
-                report.find(layout::ring(*version), &error);
+                report.find(&layout::ring(*version), &error);
             }
         }
     }

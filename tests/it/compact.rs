@@ -33,7 +33,7 @@ async fn extracts_and_compactions_in_turn_end_in_the_rows_of_extracts_alone() {
     let settings =
         ExtractSettings { index_lag: Duration::ZERO, commit_rows: 50, page_size: 50, ..ExtractSettings::default() };
     world.extract_with(&world.client(), &settings).await.unwrap();
-    let small = CompactSettings { target_rows: 300, ..CompactSettings::default() };
+    let small = CompactSettings { target_rows: 1_000, ..CompactSettings::default() };
     let live = world.sql("SELECT count(*) AS n FROM tickets").await[0]["n"].clone();
     for round in 0..2 {
         let manifest = world.lake.latest().await.unwrap();

@@ -71,7 +71,7 @@ impl Moto {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("the server does not listen");
+        assert!(TcpStream::connect(self.address).await.is_ok(), "the server does not listen");
     }
 
     /// Sends a request without a body; returns the status.

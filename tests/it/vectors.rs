@@ -227,7 +227,7 @@ async fn vectors_of_format_1_are_written() {
     let opened = Some("open");
     let first: Vec<Value> = (1..=5).map(|number| ticket(number, 1, opened.filter(|_| number != 4), false)).collect();
     for version in 1..=VERSIONS {
-        clock.advance(std::time::Duration::from_secs(60));
+        clock.advance(std::time::Duration::from_mins(1));
         let mut change = lake.transaction();
         match version {
             1 => change.append(decoded(&lake, Stream::Tickets, &first)),

@@ -1,3 +1,5 @@
+//! Expiry of versions: what readers, writers and crashes meet.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,9 +10,7 @@ use super::*;
 use crate::lake::manifest::Manifest;
 use crate::lake::run::RunRecord;
 use crate::lake::simulation::faulty::{Fault, Faulty};
-use crate::lake::simulation::{
-    Revision, append, create, live, live_tickets, memory, open, query, revision, tickets, versions,
-};
+use crate::lake::simulation::{append, create, live, live_tickets, memory, open, query, revision, tickets, versions};
 use crate::model::Stream;
 
 /// A lake of so many versions; version v holds the tickets 1 to v, and the first ticket at revision v.
@@ -301,5 +301,4 @@ async fn readers_beside_expiries_find_every_version_or_hear_that_it_is_not_kept(
     for reader in readers {
         reader.await.unwrap();
     }
-    let _: Vec<Revision> = Vec::new();
 }

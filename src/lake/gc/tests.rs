@@ -1,3 +1,5 @@
+//! Garbage: what is unused, what is spared, what a crash leaves.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,3 +1,5 @@
+//! Retention against a model of what is to stay.
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::TryStreamExt;
@@ -107,7 +109,7 @@ async fn times_spent_on_old_tickets_go_with_them() {
     let lake = create(&memory()).await;
     let time = |number: u8, ticket: u8| {
         serde_json::json!({"type": "any", "id": hex(number), "attributes": {
-            "updatedAt": "2026-01-01T00:00:00Z", "ticket_id": hex(ticket)}})
+            "createdAt": "2026-01-01T00:00:00Z", "ticket_id": hex(ticket)}})
     };
     let mut change = lake.transaction();
     change.append(tickets(&[revision(1, 1), revision(2, 9)]));
@@ -151,12 +153,7 @@ async fn crash_at_any_call_drops_all_or_nothing_and_repeating_completes_it() {
                 Arc::new(Faulty { inner, calls: Arc::clone(&calls), at, fault, for_good: true });
             let outcome = match open(&faulty).await {
                 // Its clock stands at revision 0, so that the repetition finds its leases ended.
-                Ok(lake) => {
-                    let earlier =
-                        |keep: Option<Duration>| keep.map(|keep| keep.saturating_sub(Duration::from_secs(NOW)));
-                    assert_eq!(earlier(settings.keep_history), Some(Duration::ZERO));
-                    lake.retain_as_of_now(&settings).await
-                }
+                Ok(lake) => lake.retain_as_of_now(&settings).await,
                 Err(error) => Err(error),
             };
             let name = format!("{fault:?} at call {at}: {outcome:?}");
@@ -165,10 +162,6 @@ async fn crash_at_any_call_drops_all_or_nothing_and_repeating_completes_it() {
             assert!(found == before || found == after, "{name}: {found:?}");
             let moved = lake.latest().await.unwrap().watermarks[&Stream::Tickets].complete_from_ms;
             assert_eq!(moved.is_some(), found == after, "{name}: rows and watermark go together");
-            for lease in [Purpose::Extract, Purpose::Maintenance] {
-                // Of the crashed run.
-                let _ = lease;
-            }
             lake.retain(&settings, "test").await.unwrap();
             assert_eq!(all(&lake).await, after, "{name}");
             assert_eq!(lake.latest().await.unwrap().version, 4, "{name}");

@@ -18,7 +18,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
-use parquet::file::metadata::RowGroupMetaData;
+use parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::KeyRing;
@@ -195,7 +195,7 @@ impl Check {
     /// Checks that the column chunks fill the file from its magic to its tail: no byte is outside of a module.
     fn check_layout(&mut self, groups: &[RowGroupMetaData]) {
         let mut chunks: Vec<(u64, u64)> =
-            groups.iter().flat_map(RowGroupMetaData::columns).map(|chunk| chunk.byte_range()).collect();
+            groups.iter().flat_map(RowGroupMetaData::columns).map(ColumnChunkMetaData::byte_range).collect();
         chunks.sort_unstable();
         let mut end = MAGIC.len() as u64;
         let mut is_filled = true;

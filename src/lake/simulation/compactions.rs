@@ -198,7 +198,10 @@ async fn second_compaction_at_once_is_refused_and_one_without_the_lease_finds_it
     let error = compact(&lake).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert!(error.to_string().contains("another"), "{error}");
-    let report = lake.maintain(&MaintainSettings { compact: small(), due_files: 2 }, "test").await.unwrap();
+    let report = lake
+        .maintain(&MaintainSettings { compact: small(), due_files: 2, ..MaintainSettings::default() }, "test")
+        .await
+        .unwrap();
     assert!(report.is_held && report.compacted.done.is_empty());
     held.release().await.unwrap();
 
@@ -217,7 +220,7 @@ async fn second_compaction_at_once_is_refused_and_one_without_the_lease_finds_it
 #[tokio::test]
 async fn maintenance_waits_until_it_is_due_and_then_leaves_nothing() {
     let lake = create(&memory()).await;
-    let settings = MaintainSettings { compact: small(), due_files: 4 };
+    let settings = MaintainSettings { compact: small(), due_files: 4, ..MaintainSettings::default() };
     let mut ran = Vec::new();
     for number in 0..12 {
         append(&lake, tickets(&[revision(number, 1)])).await.unwrap();

@@ -39,9 +39,8 @@ impl Answer {
         let is_redirect = whole.contains("redirect without LOCATION");
         let said = match (status, &code, &message) {
             (_, _, Some(message)) => message.clone(),
-            (_, Some(_), None) => String::new(),
             // The body of an answer without a message is left out.
-            (Some(_), None, None) => String::new(),
+            (_, Some(_), None) | (Some(_), None, None) => String::new(),
             _ if is_redirect => "the store redirects to another region".to_owned(),
             // The last cause is the plainest: `Connection refused`.
             _ => texts.last().cloned().unwrap_or_default(),

@@ -40,7 +40,7 @@ use crate::secret::{SecretRef, SecretString};
 const LARGE_BYTES: usize = 1 << 20;
 
 /// The longest a small call may take, so that a store that accepts and stays silent is told within a minute.
-const CALL: Duration = Duration::from_secs(60);
+const CALL: Duration = Duration::from_mins(1);
 
 /// The longest a large put may take: a hundred megabytes at 1.5 Mbit/s.
 const PATIENCE: Duration = Duration::from_mins(10);
@@ -227,7 +227,7 @@ fn build(
                 .with_client_options(client(timeout, endpoint.as_ref()))
                 .with_retry(retry)
                 .build();
-            Ok(Arc::new(built.map_err(refused)?))
+            Ok(Arc::new(built.map_err(|error| refused(&error))?))
         }
         Provider::Google => {
             let mut builder = GoogleCloudStorageBuilder::from_env();
@@ -244,7 +244,7 @@ fn build(
                 .with_client_options(client(timeout, endpoint.as_ref()))
                 .with_retry(retry)
                 .build();
-            Ok(Arc::new(built.map_err(refused)?))
+            Ok(Arc::new(built.map_err(|error| refused(&error))?))
         }
         Provider::Azure => {
             let mut builder = match (secret(&settings.account_key)?, secret(&settings.sas_token)?) {
@@ -281,7 +281,7 @@ fn build(
                 .with_client_options(client(timeout, endpoint.as_ref()))
                 .with_retry(retry)
                 .build();
-            Ok(Arc::new(built.map_err(refused)?))
+            Ok(Arc::new(built.map_err(|error| refused(&error))?))
         }
     }
 }
@@ -357,9 +357,9 @@ fn client(timeout: Duration, endpoint: Option<&Endpoint>) -> ClientOptions {
 }
 
 /// The error of settings that a builder does not accept.
-fn refused(error: object_store::Error) -> Error {
+fn refused(error: &object_store::Error) -> Error {
     Error::config("settings of the lake's store do not work")
-        .with_source(Answer::of(&error))
+        .with_source(Answer::of(error))
         .with_hint("look at the section [lake], and at the provider's environment variables")
 }
 

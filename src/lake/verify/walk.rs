@@ -60,7 +60,7 @@ impl Walk {
         match manifest.apply(commit) {
             Ok(()) => Some(manifest),
             Err(error) => {
-                report.find(layout::commit(version), &error);
+                report.find(&layout::commit(version), &error);
                 None
             }
         }
@@ -87,7 +87,7 @@ pub(super) async fn walk(lake: &Inner, objects: &Objects, report: &mut VerifyRep
     let mut before = oldest.saturating_sub(1);
     if oldest > 0 && !snapshots.contains(&oldest) {
         let error = Error::data("the snapshot that the log begins with is missing");
-        report.find(layout::snapshot(oldest), &error);
+        report.find(&layout::snapshot(oldest), &error);
     }
     for version in versions {
         if version > before + 1 {
@@ -97,7 +97,7 @@ pub(super) async fn walk(lake: &Inner, objects: &Objects, report: &mut VerifyRep
                 Ok(_) => state = None,
                 Err(error) => {
                     refuse_unavailable(&error)?;
-                    report.find(layout::commit(before + 1), &error);
+                    report.find(&layout::commit(before + 1), &error);
                     state = None;
                 }
             }
@@ -108,7 +108,7 @@ pub(super) async fn walk(lake: &Inner, objects: &Objects, report: &mut VerifyRep
                 Ok(commit) => state = walk.apply(state, commit, report),
                 Err(error) => {
                     refuse_unavailable(&error)?;
-                    report.find(layout::commit(version), &error);
+                    report.find(&layout::commit(version), &error);
                     state = None;
                 }
             }
@@ -118,7 +118,7 @@ pub(super) async fn walk(lake: &Inner, objects: &Objects, report: &mut VerifyRep
                 Ok(_) => report.commits += 1,
                 Err(error) => {
                     refuse_unavailable(&error)?;
-                    report.find(layout::commit(version), &error);
+                    report.find(&layout::commit(version), &error);
                 }
             }
         }
@@ -129,14 +129,14 @@ pub(super) async fn walk(lake: &Inner, objects: &Objects, report: &mut VerifyRep
                     report.snapshots += 1;
                     if state.as_ref().is_some_and(|state| *state != snapshot) {
                         let error = Error::data("a snapshot is not what the commits before it come to");
-                        report.find(layout::snapshot(version), &error);
+                        report.find(&layout::snapshot(version), &error);
                     }
                     walk.note_all(&snapshot);
                     state = state.or(Some(snapshot));
                 }
                 Err(error) => {
                     refuse_unavailable(&error)?;
-                    report.find(layout::snapshot(version), &error);
+                    report.find(&layout::snapshot(version), &error);
                 }
             }
         }
