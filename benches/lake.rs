@@ -1,7 +1,7 @@
 //! The lake: what encryption costs, and how its work grows with its size, each as a ratio of two things measured in turns.
 //!
 //! ```text
-//! cargo bench --bench lake -- --pages DIR [--rounds 9] cipher     encrypted against plain: writing, reading, a short query
+//! cargo bench --bench lake -- --pages DIR [--rounds 9] [--pages-per-file 200] cipher     encrypted against plain: writing, reading, a short query
 //! cargo bench --bench lake -- --pages DIR [--copies 30] growth    commits of 1,000 changes: 100 thousand against all copies
 //! cargo bench --bench lake -- --pages DIR layout                  200 small commits, superseded rows: against compacted
 //! cargo bench --bench lake -- --pages DIR open                    opening a lake of 1,000 commits
@@ -51,11 +51,14 @@ struct Bench {
     root: RootKey,
     rounds: usize,
     copies: usize,
+    pages_per_file: usize,
     keep: Option<PathBuf>,
 }
 
 fn main() {
     let (mut pages, mut rounds, mut copies, mut keep, mut what) = (None, 9, 30, None, String::new());
+    // 100,000 rows: files as compaction leaves them.
+    let mut pages_per_file = 200;
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().expect("a value after the option");
@@ -63,6 +66,7 @@ fn main() {
             "--pages" => pages = Some(PathBuf::from(value())),
             "--rounds" => rounds = value().parse().unwrap(),
             "--copies" => copies = value().parse().unwrap(),
+            "--pages-per-file" => pages_per_file = value().parse().unwrap(),
             "--keep" => keep = Some(PathBuf::from(value())),
             // Cargo passes it to every bench.
             "--bench" => {}
@@ -81,7 +85,7 @@ fn main() {
     let policy = Policy::compile(&Schemas::builtin().unwrap()).unwrap();
     let ring = KeyRing::generate("bench", 0).unwrap();
     let decoder = policy.decoder(Stream::Tickets, &definitions, ring.pseudonym_key().unwrap()).unwrap();
-    let bench = Bench { runtime, folder, pages: read(&pages), decoder, root, rounds, copies, keep };
+    let bench = Bench { runtime, folder, pages: read(&pages), decoder, root, rounds, copies, pages_per_file, keep };
     match what.as_str() {
         "cipher" => bench.cipher(),
         "growth" => bench.growth(),
@@ -165,7 +169,8 @@ impl Bench {
     fn cipher(&self) {
         let ring = KeyRing::generate("bench", 0).unwrap();
         let batches: Vec<RedactedBatch> = self.pages.iter().map(|page| self.decode(page, 0)).collect();
-        let parts: Vec<SortedRows> = batches.chunks(50).map(|batches| SortedRows::try_new(batches).unwrap()).collect();
+        let parts: Vec<SortedRows> =
+            batches.chunks(self.pages_per_file).map(|batches| SortedRows::try_new(batches).unwrap()).collect();
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         let plain_columns: Vec<Vec<String>> = parts.iter().map(|rows| plain_columns(rows, &ring)).collect();
         for _ in 0..self.rounds {
@@ -183,7 +188,7 @@ impl Bench {
         let plain = self.folder.path().join("plain");
         std::fs::create_dir_all(&plain).unwrap();
         for copy in 0..self.copies.min(10) {
-            for (number, pages) in self.pages.chunks(50).enumerate() {
+            for (number, pages) in self.pages.chunks(self.pages_per_file).enumerate() {
                 let batches: Vec<RedactedBatch> = pages.iter().map(|page| self.decode(page, copy)).collect();
                 let rows = SortedRows::try_new(&batches).unwrap();
                 std::fs::write(

@@ -1,6 +1,6 @@
 //! Erasures: no trace in any object, nothing else lost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::clock::ManualClock;
 use crate::error::ErrorKind;
-use crate::lake::layout;
 use crate::lake::run::{RejectedRecord, StreamRun};
 use crate::lake::simulation::faulty::{Fault, Faulty};
 use crate::lake::simulation::{create, decoded, hex, open, query, root};
+use crate::lake::{index, layout};
 use crate::policy::RedactedBatch;
 
 /// The customer that is erased, and one that stays.
@@ -104,8 +104,10 @@ async fn column(lake: &Lake, sql: &str) -> Vec<String> {
 async fn everything(store: &Arc<dyn ObjectStore>) -> String {
     let lake = open_later(store).await;
     let manifest = lake.latest().await.unwrap();
-    let named: BTreeSet<String> =
-        manifest.tables.values().flat_map(|table| &table.files).map(|file| file.path.clone()).collect();
+    let files = || manifest.tables.values().flat_map(|table| &table.files);
+    let indexed = files().filter_map(|file| Some((file.index_path()?, file)));
+    let indexes: BTreeMap<String, &Arc<DataFile>> = indexed.collect();
+    let named: BTreeSet<String> = files().map(|file| file.path.clone()).chain(indexes.keys().cloned()).collect();
     let mut text = String::new();
     let objects: Vec<ObjectMeta> = store.list(None).try_collect().await.unwrap();
     for object in objects {
@@ -115,6 +117,11 @@ async fn everything(store: &Arc<dyn ObjectStore>) -> String {
         let name = object.location.filename().unwrap();
         if object.location.as_ref().starts_with("data/") {
             assert!(named.contains(object.location.as_ref()), "{name} is in no version");
+        }
+        if let Some(file) = indexes.get(object.location.as_ref()) {
+            for entry in index::entries(&bytes, file, &lake.0.ring).unwrap() {
+                text += &entry.unwrap().id.to_string();
+            }
         }
         if let Some((digits, kind @ ("commit" | "snapshot"))) = name.split_once('.') {
             let purpose = format!("{kind}/{}", digits.parse::<u64>().unwrap());
