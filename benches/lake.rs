@@ -70,7 +70,7 @@ fn main() {
             "--keep" => keep = Some(PathBuf::from(value())),
             // Cargo passes it to every bench.
             "--bench" => {}
-            other => what = other.to_owned(),
+            other => other.clone_into(&mut what),
         }
     }
     let pages = pages.expect("--pages DIR");
@@ -125,7 +125,9 @@ impl Bench {
         for copy in 0..copies {
             for pages in self.pages.chunks(pages_per_commit) {
                 let mut transaction = lake.transaction();
-                pages.iter().for_each(|page| transaction.append(self.decode(page, copy)));
+                for page in pages {
+                    transaction.append(self.decode(page, copy));
+                }
                 self.runtime.block_on(transaction.commit()).unwrap();
             }
         }
@@ -197,7 +199,9 @@ impl Bench {
                 )
                 .unwrap();
                 let mut transaction = lake.transaction();
-                batches.into_iter().for_each(|batch| transaction.append(batch));
+                for batch in batches {
+                    transaction.append(batch);
+                }
                 self.runtime.block_on(transaction.commit()).unwrap();
             }
         }
@@ -247,7 +251,9 @@ impl Bench {
                     let batches = self.changed(1_000, copies, round);
                     times.push(timed(|| {
                         let mut transaction = lake.transaction();
-                        batches.into_iter().for_each(|batch| transaction.append(batch));
+                        for batch in batches {
+                            transaction.append(batch);
+                        }
                         let summary = self.runtime.block_on(transaction.commit()).unwrap();
                         assert!(summary.streams[0].1.updated > 900, "{summary:?}");
                     }));
@@ -281,14 +287,18 @@ impl Bench {
         // 5 % of 300,000.
         for round in 0..15 {
             let mut transaction = superseded.transaction();
-            self.changed(1_000, 3, round).into_iter().for_each(|batch| transaction.append(batch));
+            for batch in self.changed(1_000, 3, round) {
+                transaction.append(batch);
+            }
             self.runtime.block_on(transaction.commit()).unwrap();
         }
         let compacted = self.create("superseded-compacted");
         self.fill(&compacted, 3, 200);
         for round in 0..15 {
             let mut transaction = compacted.transaction();
-            self.changed(1_000, 3, round).into_iter().for_each(|batch| transaction.append(batch));
+            for batch in self.changed(1_000, 3, round) {
+                transaction.append(batch);
+            }
             self.runtime.block_on(transaction.commit()).unwrap();
         }
         let always = CompactSettings { superseded_percent: 0, ..CompactSettings::default() };
@@ -326,7 +336,9 @@ impl Bench {
     fn fill_small(&self, lake: &Lake) {
         for pages in self.pages.chunks(2).cycle().take(200).enumerate().map(|(number, pages)| (number / 100, pages)) {
             let mut transaction = lake.transaction();
-            pages.1.iter().for_each(|page| transaction.append(self.decode(page, pages.0)));
+            for page in pages.1 {
+                transaction.append(self.decode(page, pages.0));
+            }
             self.runtime.block_on(transaction.commit()).unwrap();
         }
     }

@@ -191,7 +191,7 @@ async fn maintain(context: &Context, lake: &Lake, settings: &MaintainSettings) {
         }
     };
     match outcome {
-        Ok(report) if report.is_held => tracing::info!("another process maintains the lake; nothing is done here"),
+        Ok(report) if report.is_held => tracing::debug!("another process maintains the lake; nothing is done here"),
         Ok(report) if context.quiet || report.compacted.done.is_empty() => {}
         Ok(report) => {
             for line in compacted(&report.compacted) {

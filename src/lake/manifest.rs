@@ -245,13 +245,12 @@ impl Changes<'_> {
             Action::Run(run) => {
                 let runs = &mut self.manifest.runs;
                 // A run that is told anew is nearly always the newest.
-                match runs.iter_mut().rev().find(|known| known.id == run.id) {
-                    Some(known) => *known = run,
-                    None => {
-                        runs.push(run);
-                        if runs.len() > KEPT_RUNS {
-                            runs.remove(0);
-                        }
+                if let Some(known) = runs.iter_mut().rev().find(|known| known.id == run.id) {
+                    *known = run;
+                } else {
+                    runs.push(run);
+                    if runs.len() > KEPT_RUNS {
+                        runs.remove(0);
                     }
                 }
                 Ok(())

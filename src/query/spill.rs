@@ -243,7 +243,7 @@ mod tests {
         let spill = EncryptedSpill::new(folder.path().to_path_buf(), u64::MAX);
         let file = spill.create_temp_file("sorting").unwrap();
         let mut writer = file.open_writer().unwrap();
-        writer.write_all(&[7; 300_000]).unwrap();
+        writer.write_all(&vec![7; 300_000]).unwrap();
         writer.finish().unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         assert_eq!(file.size(), Some(300_000 + 3 * 28));
@@ -279,7 +279,7 @@ mod tests {
     fn full_quota_and_missing_folder_name_the_way_out() {
         let (_, file) = spill(100_000);
         let mut writer = file.open_writer().unwrap();
-        let error = writer.write_all(&[7; 300_000]).unwrap_err().to_string();
+        let error = writer.write_all(&vec![7; 300_000]).unwrap_err().to_string();
         assert!(error.contains("query.spill"), "{error}");
         let spill = EncryptedSpill::new(PathBuf::from("/no/such/folder"), 1);
         let error = spill.create_temp_file("sorting").err().unwrap().to_string();

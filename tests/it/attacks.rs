@@ -114,7 +114,8 @@ impl Copy {
     fn assert_ends(&self, runtime: &tokio::runtime::Handle, what: &str, kind: ErrorKind, object: &str) {
         let (read, verified) =
             tokio::task::block_in_place(|| runtime.block_on(async { (self.read().await, self.verify().await) }));
-        let Err(error) = read else { panic!("{what}: nothing was noticed") };
+        assert!(read.is_err(), "{what}: nothing was noticed");
+        let error = read.err().unwrap();
         assert_eq!(error.kind(), kind, "{what}: {error:?}");
         assert!(chain(&error).contains(object), "{what}: {object} is not in {}", chain(&error));
         match verified {

@@ -1,6 +1,7 @@
 //! Erasures: no trace in any object, nothing else lost.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -92,7 +93,7 @@ fn request() -> EraseRequest {
 /// Opens the lake when the leases of a crashed run have ended.
 async fn open_later(store: &Arc<dyn ObjectStore>) -> Lake {
     let clock = ManualClock::new(jiff::Timestamp::from_second(1_760_000_000).unwrap());
-    clock.advance(Duration::from_secs(3_600));
+    clock.advance(Duration::from_hours(1));
     Lake::open_on(Arc::clone(store), "test:", &root(1), Arc::new(clock)).await.unwrap()
 }
 
@@ -130,9 +131,9 @@ async fn everything(store: &Arc<dyn ObjectStore>) -> String {
         }
     }
     for table in Lake::table_names(&manifest) {
-        text += &format!("{:?}", query(&lake, &format!("SELECT * FROM {table}")).await);
+        write!(text, "{:?}", query(&lake, &format!("SELECT * FROM {table}")).await).unwrap();
     }
-    text += &format!("{manifest:?}");
+    write!(text, "{manifest:?}").unwrap();
     text
 }
 

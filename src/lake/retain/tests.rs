@@ -27,16 +27,16 @@ async fn open_now(store: &Arc<dyn ObjectStore>) -> Result<Lake> {
 }
 
 /// Keeps what is younger than a revision.
-fn since(rev: u64) -> Option<Duration> {
-    Some(Duration::from_secs(NOW - rev))
+fn since(rev: u64) -> Duration {
+    Duration::from_secs(NOW - rev)
 }
 
 fn history(rev: u64) -> RetainSettings {
-    RetainSettings { keep_history: since(rev), ..RetainSettings::default() }
+    RetainSettings { keep_history: Some(since(rev)), ..RetainSettings::default() }
 }
 
 fn old_tickets(rev: u64) -> RetainSettings {
-    RetainSettings { keep_tickets: since(rev), ..RetainSettings::default() }
+    RetainSettings { keep_tickets: Some(since(rev)), ..RetainSettings::default() }
 }
 
 async fn filled() -> Arc<InMemory> {
@@ -140,7 +140,8 @@ async fn old_tickets_wait_for_an_extract_and_history_does_not() {
 #[tokio::test]
 async fn crash_at_any_call_drops_all_or_nothing_and_repeating_completes_it() {
     let filled = filled().await;
-    let settings = RetainSettings { keep_history: since(4), keep_tickets: since(3), keep_versions: Duration::ZERO };
+    let settings =
+        RetainSettings { keep_history: Some(since(4)), keep_tickets: Some(since(3)), keep_versions: Duration::ZERO };
     let before = all(&open_now(&(filled.clone() as Arc<dyn ObjectStore>)).await.unwrap()).await;
     let after = ["101:8", "103:9", "104:3"];
     let mut crashes = 0;

@@ -139,7 +139,8 @@ fn trap_04_no_column_is_left_in_the_clear_because_none_has_a_key_of_its_own() {
     let ring = ring();
     let (bytes, file) = encoded(&ring, "a", 0, 300);
     let metadata = metadata(&bytes, &file, &ring);
-    let chunks: Vec<_> = metadata.row_groups().iter().flat_map(|group| group.columns()).collect();
+    let chunks: Vec<_> =
+        metadata.row_groups().iter().flat_map(parquet::file::metadata::RowGroupMetaData::columns).collect();
     assert_eq!(chunks.len(), file.schema.fields().len());
     for chunk in chunks {
         let crypto = chunk.crypto_metadata();

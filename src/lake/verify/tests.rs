@@ -114,8 +114,7 @@ async fn every_damaged_object_is_found_not_only_the_first() {
 
     let report = verify(&open(&store).await.unwrap()).await;
     let expected = [&files[0].path, &files[2].path, &files[3].path, lost.as_ref(), snapshot.as_ref()];
-    let mut expected: Vec<(&str, ErrorKind)> =
-        expected.into_iter().map(|object| (object.as_ref(), ErrorKind::Data)).collect();
+    let mut expected: Vec<(&str, ErrorKind)> = expected.into_iter().map(|object| (object, ErrorKind::Data)).collect();
     expected.sort_by_key(|(object, _)| *object);
     assert_eq!(found(&report), expected);
     let verdict = report.verdict().unwrap_err();
@@ -125,7 +124,8 @@ async fn every_damaged_object_is_found_not_only_the_first() {
 
 #[tokio::test]
 async fn what_the_manifest_says_wrong_of_a_file_is_found() {
-    let wrong: [(&str, fn(&mut DataFile)); 9] = [
+    type Change = fn(&mut DataFile);
+    let wrong: [(&str, Change); 9] = [
         ("smallest key", |file| file.min_key = fixtures::id(0).to_string()),
         ("largest key", |file| file.max_key = "f".repeat(24)),
         ("size", |file| file.bytes += 1),
