@@ -154,7 +154,7 @@ impl Bench {
                 let record = &mut rows[place];
                 let rev = record["attributes"]["rev"].as_i64().unwrap();
                 record["attributes"]["rev"] = (rev + 1 + round as i64).into();
-                let at = jiff::Timestamp::from_second(1_790_000_000 + round as i64).unwrap();
+                let at = jiff::Timestamp::from_second(1_900_000_000 + round as i64).unwrap();
                 record["attributes"]["updatedAt"] = at.to_string().into();
                 records.push(record.clone());
             }
@@ -284,26 +284,22 @@ impl Bench {
         let superseded = self.create("superseded");
         self.fill(&superseded, 3, 200);
         self.compact(&superseded);
-        // 5 % of 300,000.
-        for round in 0..15 {
-            let mut transaction = superseded.transaction();
-            for batch in self.changed(1_000, 3, round) {
-                transaction.append(batch);
-            }
-            self.runtime.block_on(transaction.commit()).unwrap();
-        }
+        // 5 % of 300,000, in one commit.
+        self.supersede(&superseded);
         let compacted = self.create("superseded-compacted");
         self.fill(&compacted, 3, 200);
-        for round in 0..15 {
-            let mut transaction = compacted.transaction();
-            for batch in self.changed(1_000, 3, round) {
-                transaction.append(batch);
-            }
-            self.runtime.block_on(transaction.commit()).unwrap();
-        }
+        self.supersede(&compacted);
         let always = CompactSettings { superseded_percent: 0, ..CompactSettings::default() };
         self.runtime.block_on(compacted.compact(&always, "bench", |_| {})).unwrap();
         self.compare("5 % superseded", sql, &superseded, "superseded", &compacted, "compacted");
+    }
+
+    fn supersede(&self, lake: &Lake) {
+        let mut transaction = lake.transaction();
+        for batch in self.changed(15_000, 3, 0) {
+            transaction.append(batch);
+        }
+        self.runtime.block_on(transaction.commit()).unwrap();
     }
 
     fn compare(&self, name: &str, sql: &str, left: &Lake, left_name: &str, right: &Lake, right_name: &str) {

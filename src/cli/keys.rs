@@ -18,7 +18,7 @@ use super::{Context, grouped, print, say};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::{KeyRing, KeySettings, KeyState, RootKey};
-use crate::lake::{Lake, Lease, Protected, Protection, Purpose};
+use crate::lake::{Expire, Lake, Lease, Protected, Protection, Purpose};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -346,12 +346,18 @@ async fn destroy(context: &Context, config: &Config, arguments: &Destroy) -> Res
 
 async fn destroy_with_leases(lake: &Lake, root: &RootKey, id: &str, lose_data: bool) -> Result<KeyRing> {
     // Looked at again under the leases: nobody writes any more.
-    if !lose_data && lake.ring().state(id)? != KeyState::Destroyed && lake.protection().await?.needs(id) {
+    let protection = lake.protection().await?;
+    let is_needed = lake.ring().state(id)? != KeyState::Destroyed && protection.needs(id);
+    if is_needed && !lose_data {
         return Err(Error::config("newest version of the lake cannot be read without the key; nothing was changed")
             .with_context("key", id)
             .with_hint(
                 "`counterfoil keys rewrap --files` moves it under the primary key; --lose-data destroys the key all the same",
             ));
+    }
+    // Versions that only the key opens end before it does: a log that began with one of them could be neither read nor tidied.
+    if !is_needed && let Some((_, last)) = protection.of(id).versions.last() {
+        lake.expire(Expire::BeforeVersion(last + 1)).await?;
     }
     lake.destroy_key(root, id).await
 }

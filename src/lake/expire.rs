@@ -17,6 +17,8 @@ use crate::lake::{Lake, WRITER, layout, store};
 pub enum Expire {
     /// Those that were not the newest any more at this time, milliseconds since 1970.
     Before(i64),
+    /// Those before this version, the newest excepted.
+    BeforeVersion(u64),
     /// All but the newest.
     AllButNewest,
 }
@@ -44,6 +46,7 @@ impl Lake {
         let oldest_now = log.oldest().await?;
         let oldest = match expire {
             Expire::AllButNewest => log.latest().await?.version,
+            Expire::BeforeVersion(version) => log.latest().await?.version.min(version),
             Expire::Before(cut_ms) => match log.at_time(cut_ms).await {
                 Ok(manifest) => manifest.version,
                 // All that is kept is younger.

@@ -234,7 +234,9 @@ impl LogKeys {
 pub(super) async fn log_keys(lake: &Inner) -> Result<LogKeys> {
     let folder = Path::from(layout::LOG);
     let listed = lake.store.list(Some(&folder)).map_ok(|object| object.location).try_collect::<Vec<Path>>().await;
-    let listed = listed.map_err(|error| store::failed("list", &folder, error))?;
+    let mut listed = listed.map_err(|error| store::failed("list", &folder, error))?;
+    // Where the log begins is said by an empty object, which no key seals.
+    listed.retain(|path| matches!(layout::log_version(path), Some((_, "commit" | "snapshot"))));
     let looks: Vec<_> = listed.iter().map(|path| sealed_by(lake, path).boxed()).collect();
     let mut ids = stream::iter(looks).buffered(READS);
     let mut paths = listed.iter();

@@ -1,7 +1,7 @@
 //! A session: one version of the lake as SQL tables, read only, in bounded memory, at one instant.
 //!
 //! `now()` is the time of the session's clock when it was opened, in every query and default of the session. Sorts,
-//! groups and merges that need more memory than allowed go to disk encrypted ([`spill`](crate::query::spill)).
+//! groups and merges that need more memory than allowed go to disk encrypted (`query/spill.rs`).
 
 mod statement;
 

@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn changed_byte_is_found() {
+    async fn trap_09_what_is_spilled_is_ciphertext_and_a_changed_byte_is_found() {
         let spill = EncryptedSpill::new(std::env::temp_dir(), u64::MAX);
         let shared = Arc::new(Shared {
             quota: Arc::clone(&spill.0),
