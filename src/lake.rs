@@ -20,6 +20,7 @@
 //! The objects are listed in `lake/layout.rs`; the form of a commit stands in `lake/commit.rs`, of a data file in `lake/file.rs`,
 //! of its index in `lake/index.rs`.
 
+mod attempts;
 mod commit;
 mod compact;
 mod engines;

@@ -19,10 +19,10 @@ use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::lake::commit::{Action, Commit};
+use crate::error::{Error, Result};
+use crate::lake::attempts::Attempts;
+use crate::lake::commit::Action;
 use crate::lake::lease::Lease;
-use crate::lake::log::Appended;
 use crate::lake::manifest::{DataFile, Manifest};
 use crate::lake::protection::{self, key_of_file, sealed_by};
 use crate::lake::{Inner, Lake, WRITER, index, layout, store, tail};
@@ -30,9 +30,6 @@ use crate::model::Stream;
 
 /// Files of one commit: each renews the lease too.
 const FILES_PER_COMMIT: usize = 32;
-
-/// Times that a commit starts again after it lost a race.
-const ATTEMPTS: usize = 10;
 
 /// What was wrapped anew, or would be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -80,8 +77,8 @@ impl Lake {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Data`] when a file is damaged, [`ErrorKind::Denied`] when the ring does not have its key enabled,
-    /// [`ErrorKind::Conflict`] when other writers won every attempt to commit or took the lease over.
+    /// [`Data`](crate::error::ErrorKind::Data) when a file is damaged, [`Denied`](crate::error::ErrorKind::Denied) when the ring does not have its key enabled,
+    /// [`Conflict`](crate::error::ErrorKind::Conflict) when other writers won every attempt to commit or took the lease over.
     pub async fn rewrap_files(&self, lease: &mut Lease) -> Result<Rewrapped> {
         let primary = self.0.ring.primary_id()?;
         let manifest = self.latest().await?;
@@ -190,9 +187,9 @@ async fn store_object(lake: &Inner, path: &str, payload: PutPayload) -> Result<(
 /// Commits files in place of others; a file that has gone meanwhile is left out. Without files a version that changes nothing
 /// is made, unless `or_nothing`.
 async fn commit(lake: &Inner, renewed: &[Renewed], or_nothing: bool) -> Result<Arc<Manifest>> {
-    let id = layout::new_uuid(lake.clock.as_ref()).to_string();
-    let mut base = lake.log.latest().await?;
-    for _ in 0..ATTEMPTS {
+    let mut attempts = Attempts::begin(lake).await?;
+    loop {
+        let base = attempts.base();
         let mut actions = Vec::new();
         for Renewed { stream, old, new } in renewed {
             let files = base.tables.get(stream).map_or(&[][..], |table| &table.files);
@@ -206,25 +203,10 @@ async fn commit(lake: &Inner, renewed: &[Renewed], or_nothing: bool) -> Result<A
             actions.push(Action::Add(*stream, Arc::new(file)));
         }
         if actions.is_empty() && or_nothing {
-            return Ok(base);
+            return Ok(Arc::clone(base));
         }
-        let commit = Commit {
-            version: base.version + 1,
-            id: id.clone(),
-            committed_ms: lake.clock.now().as_millisecond().max(base.committed_ms),
-            writer: WRITER.to_owned(),
-            actions,
-        };
-        match lake.log.append(&base, commit).await? {
-            Appended::Done(manifest) => {
-                lake.log.snapshot_if_due(&manifest, id, WRITER.to_owned()).await;
-                return Ok(manifest);
-            }
-            Appended::Lost => base = lake.log.latest().await?,
+        if let Some(manifest) = attempts.put(actions).await? {
+            return Ok(manifest);
         }
     }
-    Err(Error::new(ErrorKind::Conflict, "other writers won every attempt to commit")
-        .with_context("attempts", ATTEMPTS)
-        .with_context("version", base.version)
-        .with_hint("run it again when fewer writers are at work"))
 }

@@ -25,14 +25,14 @@ use arrow::datatypes::SchemaRef;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use roaring::RoaringBitmap;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::lake::commit::{Action, Commit};
+use crate::error::{Error, Result};
+use crate::lake::attempts::Attempts;
+use crate::lake::commit::Action;
 use crate::lake::erase::Traces;
 use crate::lake::file::{Columns, ROW_GROUP_ROWS, relabelled, without_metadata};
-use crate::lake::log::Appended;
 use crate::lake::manifest::{DataFile, Manifest, TableState};
 use crate::lake::scan::WholeFile;
-use crate::lake::{Inner, WRITER, layout, put};
+use crate::lake::{Inner, put};
 use crate::model::Stream;
 use crate::policy::RecordKey;
 
@@ -41,9 +41,6 @@ pub(super) const TARGET_ROWS: usize = 262_144;
 
 /// Files that are fetched at once.
 const READS: usize = 8;
-
-/// Times that a commit starts again after it lost a race.
-const ATTEMPTS: usize = 10;
 
 /// Files that a sample of a column is taken from.
 const SAMPLED_FILES: usize = 4;
@@ -136,8 +133,8 @@ impl Rewritten {
 ///
 /// # Errors
 ///
-/// Those of reading the sources ([`ErrorKind::Data`], [`ErrorKind::Denied`]) and of putting files
-/// ([`ErrorKind::Unavailable`]); [`ErrorKind::Internal`] when the sources are of several policies or columns.
+/// Those of reading the sources ([`Data`](crate::error::ErrorKind::Data), [`Denied`](crate::error::ErrorKind::Denied)) and of putting files
+/// ([`Unavailable`](crate::error::ErrorKind::Unavailable)); [`Internal`](crate::error::ErrorKind::Internal) when the sources are of several policies or columns.
 pub(super) async fn rewrite(lake: &Inner, stream: Stream, sources: &[Source], history: History) -> Result<Rewritten> {
     rewrite_without(lake, stream, sources, history, Traces::default()).await
 }
@@ -224,7 +221,7 @@ pub(super) enum Replaced {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Conflict`] when other writers won every attempt; [`ErrorKind::Unavailable`] when the store fails: the commit
+/// [`Conflict`](crate::error::ErrorKind::Conflict) when other writers won every attempt; [`Unavailable`](crate::error::ErrorKind::Unavailable) when the store fails: the commit
 /// may then have been made or not. Both ways all rows are there once.
 pub(super) async fn replace(lake: &Inner, changes: &[Rewritten]) -> Result<Replaced> {
     replace_with(lake, changes, |_| Some(Vec::new())).await
@@ -237,35 +234,20 @@ pub(super) async fn replace_with(
     changes: &[Rewritten],
     more: impl Fn(&Manifest) -> Option<Vec<Action>> + Send + Sync,
 ) -> Result<Replaced> {
-    let id = layout::new_uuid(lake.clock.as_ref()).to_string();
-    let mut base = lake.log.latest().await?;
-    for _ in 0..ATTEMPTS {
-        let Some(mut actions) = actions(&base, changes) else { return Ok(Replaced::Gone) };
-        let more = more(&base);
+    let mut attempts = Attempts::begin(lake).await?;
+    loop {
+        let base = attempts.base();
+        let Some(mut actions) = actions(base, changes) else { return Ok(Replaced::Gone) };
+        let more = more(base);
         let is_wanted = more.is_none();
         actions.extend(more.unwrap_or_default());
         if actions.is_empty() && !is_wanted {
-            return Ok(Replaced::Done(base));
+            return Ok(Replaced::Done(Arc::clone(base)));
         }
-        let commit = Commit {
-            version: base.version + 1,
-            id: id.clone(),
-            committed_ms: lake.clock.now().as_millisecond().max(base.committed_ms),
-            writer: WRITER.to_owned(),
-            actions,
-        };
-        match lake.log.append(&base, commit).await? {
-            Appended::Done(manifest) => {
-                lake.log.snapshot_if_due(&manifest, id, WRITER.to_owned()).await;
-                return Ok(Replaced::Done(manifest));
-            }
-            Appended::Lost => base = lake.log.latest().await?,
+        if let Some(manifest) = attempts.put(actions).await? {
+            return Ok(Replaced::Done(manifest));
         }
     }
-    Err(Error::new(ErrorKind::Conflict, "other writers won every attempt to commit")
-        .with_context("attempts", ATTEMPTS)
-        .with_context("version", base.version)
-        .with_hint("run it again when fewer writers are at work"))
 }
 
 fn actions(base: &Manifest, changes: &[Rewritten]) -> Option<Vec<Action>> {

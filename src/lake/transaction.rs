@@ -15,19 +15,15 @@ use std::sync::Arc;
 
 use arrow::array::BooleanArray;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::lake::commit::{Action, Commit};
-use crate::lake::log::Appended;
+use crate::error::{Error, Result};
+use crate::lake::attempts::Attempts;
+use crate::lake::commit::Action;
 use crate::lake::manifest::{DataFile, Manifest, TableState, Watermark, union};
 use crate::lake::merge::{self, Incoming};
 use crate::lake::run::RunRecord;
-use crate::lake::{Inner, WRITER, layout, put};
+use crate::lake::{Inner, put};
 use crate::model::{ObjectId, Stream};
 use crate::policy::RedactedBatch;
-
-/// Times that a commit starts again after it lost a race. Each loss means that another writer won, so only a crowd of
-/// writers gets here.
-const ATTEMPTS: usize = 10;
 
 /// One atomic change of rows, watermarks and runs. Nothing is visible before [`commit`](Self::commit).
 pub struct Transaction {
@@ -123,8 +119,8 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when a column changes its type; [`ErrorKind::Conflict`] when other writers won every
-    /// attempt; [`ErrorKind::Unavailable`] when the store fails: the commit may then have been made or not, and
+    /// [`Config`](crate::error::ErrorKind::Config) when a column changes its type; [`Conflict`](crate::error::ErrorKind::Conflict) when other writers won every
+    /// attempt; [`Unavailable`](crate::error::ErrorKind::Unavailable) when the store fails: the commit may then have been made or not, and
     /// repeating the work is right in both cases.
     pub async fn commit(self) -> Result<CommitSummary> {
         let Self { lake, tables, watermarks, runs } = self;
@@ -132,39 +128,24 @@ impl Transaction {
             .into_iter()
             .map(|(stream, pending)| TableChange::try_new(stream, pending))
             .collect::<Result<Vec<_>>>()?;
-        let id = layout::new_uuid(lake.clock.as_ref()).to_string();
-        let mut base = lake.log.latest().await?;
-        for _ in 0..ATTEMPTS {
+        let mut attempts = Attempts::begin(&lake).await?;
+        loop {
+            let base = attempts.base();
             let mut actions = Vec::new();
             let mut summary = CommitSummary { version: base.version, streams: Vec::new() };
             for table in &mut tables {
                 let counts = table.plan(&lake, base.tables.get(&table.stream), &mut actions).await?;
                 summary.streams.push((table.stream, counts));
             }
-            plan_records(&base, &watermarks, &runs, &mut actions);
+            plan_records(base, &watermarks, &runs, &mut actions);
             if actions.is_empty() {
                 return Ok(summary);
             }
-            let commit = Commit {
-                version: base.version + 1,
-                id: id.clone(),
-                committed_ms: lake.clock.now().as_millisecond().max(base.committed_ms),
-                writer: WRITER.to_owned(),
-                actions,
-            };
-            match lake.log.append(&base, commit).await? {
-                Appended::Done(manifest) => {
-                    lake.log.snapshot_if_due(&manifest, id, WRITER.to_owned()).await;
-                    summary.version = manifest.version;
-                    return Ok(summary);
-                }
-                Appended::Lost => base = lake.log.latest().await?,
+            if let Some(manifest) = attempts.put(actions).await? {
+                summary.version = manifest.version;
+                return Ok(summary);
             }
         }
-        Err(Error::new(ErrorKind::Conflict, "other writers won every attempt to commit")
-            .with_context("attempts", ATTEMPTS)
-            .with_context("version", base.version)
-            .with_hint("run it again when fewer writers are at work"))
     }
 }
 

@@ -1,0 +1,70 @@
+//! The attempts of one commit: each follows the newest version, and one that loses its race is followed by another.
+//!
+//! ```text
+//! begin ─▶ plan on base() ─▶ put ─▶ the new version, and its snapshot when one is due
+//!              ▲               │ another writer made that version
+//!              └── newer base ─┘
+//! ```
+
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::lake::commit::{Action, Commit};
+use crate::lake::log::Appended;
+use crate::lake::manifest::Manifest;
+use crate::lake::{Inner, WRITER, layout};
+
+/// How often a commit is tried. Each loss means that another writer won, so only a crowd of writers gets here.
+const ATTEMPTS: usize = 10;
+
+/// One commit on its way into the log.
+pub(super) struct Attempts<'a> {
+    lake: &'a Inner,
+    /// The commit's own id, the same in every attempt.
+    id: String,
+    base: Arc<Manifest>,
+    lost: usize,
+}
+
+impl<'a> Attempts<'a> {
+    /// Begins at the newest version.
+    pub(super) async fn begin(lake: &'a Inner) -> Result<Self> {
+        let id = layout::new_uuid(lake.clock.as_ref()).to_string();
+        Ok(Self { lake, id, base: lake.log.latest().await?, lost: 0 })
+    }
+
+    /// Returns the version that the next attempt follows.
+    pub(super) fn base(&self) -> &Arc<Manifest> {
+        &self.base
+    }
+
+    /// Commits actions that were planned on [`base`](Self::base); `None` when another writer was faster: plan them anew.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Conflict`] when other writers won every attempt; [`ErrorKind::Unavailable`] when the store fails: the
+    /// commit may then have been made or not.
+    pub(super) async fn put(&mut self, actions: Vec<Action>) -> Result<Option<Arc<Manifest>>> {
+        let lake = self.lake;
+        let commit = Commit {
+            version: self.base.version + 1,
+            id: self.id.clone(),
+            committed_ms: lake.clock.now().as_millisecond().max(self.base.committed_ms),
+            writer: WRITER.to_owned(),
+            actions,
+        };
+        if let Appended::Done(manifest) = lake.log.append(&self.base, commit).await? {
+            lake.log.snapshot_if_due(&manifest, self.id.clone(), WRITER.to_owned()).await;
+            return Ok(Some(manifest));
+        }
+        self.base = lake.log.latest().await?;
+        self.lost += 1;
+        if self.lost < ATTEMPTS {
+            return Ok(None);
+        }
+        Err(Error::new(ErrorKind::Conflict, "other writers won every attempt to commit")
+            .with_context("attempts", ATTEMPTS)
+            .with_context("version", self.base.version)
+            .with_hint("run it again when fewer writers are at work"))
+    }
+}
