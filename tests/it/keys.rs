@@ -5,11 +5,10 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Output, Stdio};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -24,6 +23,7 @@ use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use serde_json::{Value, json};
 
 use crate::commands::{Bench, assert_fails, text};
+use crate::moto::Moto;
 
 const COUNT: [&str; 5] =
     ["query", "-e", "SELECT count(*) AS n, max(updated_at) AS last FROM tickets", "--format", "csv"];
@@ -436,54 +436,13 @@ async fn vault_keeps_the_root_key() {
     }
 }
 
-/// moto's server, which ends with it.
-struct Moto {
-    child: Child,
-    endpoint: String,
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 impl Moto {
-    /// Starts the server; `None`, and a notice, where there is no Python for it.
-    async fn start() -> Option<Self> {
-        let Some(python) = std::env::var_os("COUNTERFOIL_INTEROP_PYTHON") else {
-            assert!(std::env::var_os("CI").is_none(), "CI has moto");
-            // Written past the harness, which keeps to itself what a passing test prints.
-            let line = b"skipped: COUNTERFOIL_INTEROP_PYTHON names no Python with moto\n";
-            std::io::stderr().write_all(line).unwrap();
-            return None;
-        };
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let child = Command::new(python)
-            .args(["-c", "import sys; from moto.server import main; main(sys.argv[1:])", "-H", "127.0.0.1", "-p"])
-            .arg(address.port().to_string())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let moto = Self { child, endpoint: format!("http://{address}") };
-        let mut looks = 0;
-        while TcpStream::connect(address).is_err() {
-            assert!(looks < 600, "moto does not start");
-            looks += 1;
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        Some(moto)
-    }
-
-    async fn ask(&self, operation: &str, request: Value) -> Value {
+    async fn ask_kms(&self, operation: &str, request: Value) -> Value {
         let scope =
             "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/kms/aws4_request, SignedHeaders=host, Signature=0";
         let client = reqwest::Client::builder().no_proxy().tls_built_in_root_certs(false).build().unwrap();
         let answer = client
-            .post(format!("{}/", self.endpoint))
+            .post(format!("{}/", self.endpoint()))
             .header("x-amz-target", format!("TrentService.{operation}"))
             .header("content-type", "application/x-amz-json-1.1")
             .header("authorization", scope)
@@ -496,16 +455,17 @@ impl Moto {
     }
 
     async fn key(&self) -> String {
-        let made = self.ask("CreateKey", json!({})).await;
+        let made = self.ask_kms("CreateKey", json!({})).await;
         made["KeyMetadata"]["Arn"].as_str().unwrap().to_owned()
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn aws_kms_keeps_the_root_key() {
-    let Some(moto) = Moto::start().await else { return };
+    let Some(moto) = Moto::serve().await else { return };
     let (first, second) = (moto.key().await, moto.key().await);
-    moto.ask("CreateAlias", json!({ "AliasName": "alias/lake", "TargetKeyId": first })).await;
+    moto.ask_kms("CreateAlias", json!({ "AliasName": "alias/lake", "TargetKeyId": first })).await;
+    let endpoint = moto.endpoint();
     let bench = Bench::new(30).await;
     succeeds(&bench.run(&["extract"]));
     let count = succeeds(&bench.run(&COUNT));
@@ -513,7 +473,7 @@ async fn aws_kms_keeps_the_root_key() {
     let environment = |root: &str| -> Vec<(String, String)> {
         [
             ("COUNTERFOIL_KEYS__ROOT", root),
-            ("COUNTERFOIL_KEYS__ENDPOINT", moto.endpoint.as_str()),
+            ("COUNTERFOIL_KEYS__ENDPOINT", endpoint.as_str()),
             ("AWS_ACCESS_KEY_ID", "test"),
             ("AWS_SECRET_ACCESS_KEY", "needle-of-the-secret"),
             ("AWS_REGION", "us-east-1"),
@@ -534,7 +494,7 @@ async fn aws_kms_keeps_the_root_key() {
     // From a key file to KMS; the endpoint of the new root key is given beside it.
     let by_file: Vec<_> = by_first[2..].to_vec();
     let reference = format!("aws-kms:{first}");
-    succeeds(&run(&by_file, &["keys", "rewrap", "--root", &reference, "--endpoint", &moto.endpoint]));
+    succeeds(&run(&by_file, &["keys", "rewrap", "--root", &reference, "--endpoint", &endpoint]));
     assert_fails(&bench.run(&COUNT), 4, &["sealed by: aws-kms:"]);
     assert_eq!(succeeds(&run(&by_first, &COUNT)), count);
     assert_eq!(succeeds(&run(&by_alias, &COUNT)), count);
@@ -552,7 +512,7 @@ async fn aws_kms_keeps_the_root_key() {
     assert_eq!(succeeds(&run(&in_arn, &COUNT)), count, "the ARN tells the region");
 
     // An alias that points at another key does not open older rings; its key does, and seals the ring under the alias again.
-    moto.ask("UpdateAlias", json!({ "AliasName": "alias/lake", "TargetKeyId": second })).await;
+    moto.ask_kms("UpdateAlias", json!({ "AliasName": "alias/lake", "TargetKeyId": second })).await;
     assert_fails(&run(&by_alias, &COUNT), 4, &["alias/lake", &first]);
     succeeds(&run(&by_first, &["keys", "rewrap", "--root", "aws-kms:alias/lake"]));
     assert_eq!(succeeds(&run(&by_alias, &COUNT)), count);

@@ -14,6 +14,7 @@ mod inspect;
 mod interop;
 mod keys;
 mod kills;
+mod moto;
 mod needles;
 mod operations;
 mod pipeline;

@@ -7,9 +7,8 @@ use std::fs;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use counterfoil::clock::{SharedClock, SystemClock};
 use counterfoil::error::ErrorKind;
@@ -22,56 +21,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::commands::{Bench, assert_fails, listing, text};
+use crate::moto::Moto;
 use crate::world::root;
-
-/// A moto server on loopback, ended with the value.
-struct Moto {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 impl Moto {
     /// Starts a server with an empty bucket `tickets`; `None` where there is no Python for it.
-    async fn start() -> Option<Self> {
-        let Some(python) = std::env::var_os("COUNTERFOIL_INTEROP_PYTHON") else {
-            // Written past the harness, which keeps to itself what a passing test prints.
-            let line = b"skipped: COUNTERFOIL_INTEROP_PYTHON names no Python with moto\n";
-            std::io::stderr().write_all(line).unwrap();
-            return None;
-        };
-        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let mut moto = Self { child: Self::spawn(&python, address), address };
-        moto.wait().await;
+    async fn with_bucket() -> Option<Self> {
+        let moto = Self::serve().await?;
         assert_eq!(moto.ask("PUT", "/tickets").await, 200);
         Some(moto)
-    }
-
-    fn spawn(python: &std::ffi::OsStr, address: SocketAddr) -> Child {
-        Command::new(python)
-            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &address.port().to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap()
-    }
-
-    async fn wait(&mut self) {
-        for _ in 0..1_200 {
-            assert_eq!(self.child.try_wait().unwrap(), None, "the server ended");
-            if TcpStream::connect(self.address).await.is_ok() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        assert!(TcpStream::connect(self.address).await.is_ok(), "the server does not listen");
     }
 
     /// Sends a request without a body; returns the status.
@@ -95,7 +53,7 @@ impl Moto {
         fs::write(folder.join("s3.id"), "AKIANEEDLE").unwrap();
         fs::write(folder.join("s3.key"), "needle-of-the-secret-key").unwrap();
         StoreSettings {
-            endpoint: Some(format!("http://{}", self.address)),
+            endpoint: Some(self.endpoint()),
             region: Some("us-east-1".to_owned()),
             access_key_id: Some("file:s3.id".parse().unwrap()),
             secret_access_key: Some("file:s3.key".parse().unwrap()),
@@ -107,7 +65,7 @@ impl Moto {
     /// The same, for the binary.
     fn environment(&self) -> [(String, String); 4] {
         [
-            ("COUNTERFOIL_LAKE__ENDPOINT".to_owned(), format!("http://{}", self.address)),
+            ("COUNTERFOIL_LAKE__ENDPOINT".to_owned(), self.endpoint()),
             ("COUNTERFOIL_LAKE__REGION".to_owned(), "us-east-1".to_owned()),
             // The provider's own names, without which a credential is looked for at the machine's address.
             ("AWS_ACCESS_KEY_ID".to_owned(), "AKIANEEDLE".to_owned()),
@@ -135,7 +93,7 @@ async fn commit(lake: &Lake, run: &str) -> counterfoil::error::Result<u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lake_lives_in_a_bucket() {
-    let Some(moto) = Moto::start().await else { return };
+    let Some(moto) = Moto::with_bucket().await else { return };
     let (folder, key) = new_root();
     let settings = moto.settings(folder.path(), "s3://tickets/some/lake/");
     settings.check(clock().as_ref()).await.unwrap();
@@ -195,7 +153,7 @@ async fn lake_lives_in_a_bucket() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_objects_than_a_page_of_the_listing_are_all_seen() {
-    let Some(moto) = Moto::start().await else { return };
+    let Some(moto) = Moto::with_bucket().await else { return };
     let (folder, key) = new_root();
     let settings = moto.settings(folder.path(), "s3://tickets/many");
     let lake = Lake::create(&settings, &key, clock()).await.unwrap();
@@ -216,7 +174,7 @@ async fn more_objects_than_a_page_of_the_listing_are_all_seen() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_buckets_are_told_apart() {
-    let Some(moto) = Moto::start().await else { return };
+    let Some(moto) = Moto::with_bucket().await else { return };
     let (folder, key) = new_root();
     let settings = moto.settings(folder.path(), "s3://tickets/lake");
     let error = Lake::open(&settings, &key, clock()).await.unwrap_err();
@@ -299,7 +257,7 @@ async fn relay(server: SocketAddr, path: &'static str, cut: Cut) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn bucket_that_vanishes_is_told_and_goes_on_where_it_was() {
-    let Some(mut moto) = Moto::start().await else { return };
+    let Some(mut moto) = Moto::with_bucket().await else { return };
     let bench = Bench::new(300).await;
     let environment = moto.environment();
     let run = |arguments: &[&str]| -> Output {
