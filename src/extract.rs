@@ -355,7 +355,7 @@ impl Run<'_> {
 
     async fn small(&mut self, declared: &[Stream], definitions: &Definitions) -> Result<()> {
         let held = self.lake.latest().await?;
-        let mut transaction = self.lake.transaction();
+        let mut transaction = self.lake.transaction().under(self.policy);
         let mut runs = Vec::new();
         for stream in Stream::ALL.into_iter().filter(|stream| !stream.is_incremental() && declared.contains(stream)) {
             if !small::is_due(stream, &held, self.policy.digest(), self.settings, self.record.started_ms) {
@@ -498,7 +498,7 @@ impl Run<'_> {
         if ledger.requests.contains_key(Endpoint::Login.name()) {
             record.planned.insert(Endpoint::Login.name().to_owned(), 1);
         }
-        let mut transaction = self.lake.transaction();
+        let mut transaction = self.lake.transaction().under(self.policy);
         transaction.record_run(record.clone());
         transaction.commit().await?;
         let tickets =

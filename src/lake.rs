@@ -394,7 +394,7 @@ impl VersionSummary {
                 Action::Remove(..) => summary.files_removed += 1,
                 Action::Supersede(_, _, rows) => summary.rows_superseded += rows.len(),
                 Action::Run(run) => summary.runs.push(run.id.clone()),
-                Action::Declare(..) | Action::Watermark(..) => {}
+                Action::Policy(_) | Action::Declare(..) | Action::Redeclare(..) | Action::Watermark(..) => {}
             }
         }
         summary

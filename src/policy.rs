@@ -43,6 +43,7 @@ mod decode;
 mod definitions;
 #[cfg(test)]
 mod drift;
+mod form;
 mod ids;
 mod json;
 mod method;
@@ -58,6 +59,7 @@ pub use batch::{RecordKey, RedactedBatch, SortedRows};
 pub use custom::{AttributeChange, Change};
 pub use decode::{Decoder, PageSummary, Rejected};
 pub use definitions::Definitions;
+pub use form::{AttributeRule, ColumnRule, Rules, RulesOfTable};
 pub use ids::IdPage;
 pub use quarantine::{Quarantined, Reason};
 
@@ -69,6 +71,7 @@ use rules::TableRules;
 pub struct Policy {
     tables: BTreeMap<Stream, TableRules>,
     digest: Arc<str>,
+    form: Arc<Rules>,
 }
 
 /// Makes the pseudonym that the method `pseudonymize` stores in place of a value.
@@ -94,7 +97,9 @@ impl Policy {
             rules.write_canonical(&mut canonical);
             tables.insert(stream, rules);
         }
-        Ok(Self { tables, digest: hex_sha256(&canonical).into() })
+        let digest = hex_sha256(&canonical);
+        let form = Rules { digest: digest.clone(), tables: tables.values().map(TableRules::form).collect() };
+        Ok(Self { tables, digest: digest.into(), form: Arc::new(form) })
     }
 
     /// Returns the SHA-256 of the compiled policy, in hex.
@@ -103,6 +108,11 @@ impl Policy {
     /// and not descriptions and units.
     pub fn digest(&self) -> &Arc<str> {
         &self.digest
+    }
+
+    /// Returns the compiled rules in the form in which the lake keeps them.
+    pub fn rules(&self) -> &Arc<Rules> {
+        &self.form
     }
 
     /// Returns the streams that are declared.
@@ -120,7 +130,7 @@ impl Policy {
     /// error: see [`attribute_changes`](Self::attribute_changes).
     #[expect(clippy::needless_pass_by_value, reason = "callers share one key among their decoders")]
     pub fn decoder(&self, stream: Stream, definitions: &Definitions, key: Arc<PseudonymKey>) -> Result<Decoder> {
-        let columns = self.rules(stream)?.columns_with(definitions)?;
+        let columns = self.rules_of(stream)?.columns_with(definitions)?;
         Ok(Decoder::new(Arc::new(Plan::new(stream, Arc::clone(&self.digest), &columns, &key))))
     }
 
@@ -130,7 +140,7 @@ impl Policy {
     ///
     /// [`Config`](crate::error::ErrorKind::Config) when the stream is not declared.
     pub fn attribute_changes(&self, stream: Stream, definitions: &Definitions) -> Result<Vec<AttributeChange>> {
-        self.rules(stream)?.changes(definitions)
+        self.rules_of(stream)?.changes(definitions)
     }
 
     /// Refuses a table of the lake in which a column that a person declared has another type.
@@ -142,7 +152,7 @@ impl Policy {
         self.tables.get(&stream).map_or(Ok(()), |rules| rules.check_held(columns))
     }
 
-    fn rules(&self, stream: Stream) -> Result<&TableRules> {
+    fn rules_of(&self, stream: Stream) -> Result<&TableRules> {
         self.tables.get(&stream).ok_or_else(|| {
             Error::config("stream is not declared")
                 .with_context("stream", stream)

@@ -19,7 +19,7 @@ use crate::lake::manifest::Watermark;
 use crate::lake::run::{LISTED_REJECTED, RejectedRecord, StreamRun};
 use crate::lake::{Lake, RowCounts, Transaction};
 use crate::model::Stream;
-use crate::policy::RedactedBatch;
+use crate::policy::{Policy, RedactedBatch};
 
 /// At most this much of the budget is spent again after a crash.
 const COMMIT_EVERY: Duration = Duration::from_mins(1);
@@ -27,6 +27,7 @@ const COMMIT_EVERY: Duration = Duration::from_mins(1);
 /// Receives the steps of a stream's walk and commits them.
 pub(super) struct Committer<'a> {
     lake: &'a Lake,
+    policy: &'a Policy,
     clock: SharedClock,
     progress: &'a dyn Progress,
     commit_rows: u64,
@@ -64,10 +65,11 @@ impl<'a> Committer<'a> {
         model: Model,
     ) -> Self {
         let range_ms = plan.ranges.hull();
-        let mut transaction = run.lake.transaction();
+        let mut transaction = run.lake.transaction().under(run.policy);
         transaction.append(empty);
         Self {
             lake: run.lake,
+            policy: run.policy,
             clock: run.clock.clone(),
             progress: run.progress,
             commit_rows: run.settings.commit_rows,
@@ -180,7 +182,7 @@ impl<'a> Committer<'a> {
     }
 
     async fn commit(&mut self) -> Result<()> {
-        let mut transaction = std::mem::replace(&mut self.transaction, self.lake.transaction());
+        let mut transaction = std::mem::replace(&mut self.transaction, self.lake.transaction().under(self.policy));
         transaction.set_watermark(self.stream, self.watermark());
         let summary = transaction.commit().await?;
         for (_, counts) in summary.streams.iter().filter(|(stream, _)| *stream == self.stream) {

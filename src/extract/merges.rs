@@ -92,7 +92,7 @@ impl Run<'_> {
         let mut look_up = LookUp::new(ById::new(self.client, stream, decoder.fork()), others);
         for ids in tickets.chunks(LookUp::<ById<'_>>::batch()) {
             let known = look_up.look_up(ids).await?;
-            let mut transaction = self.lake.transaction();
+            let mut transaction = self.lake.transaction().under(self.policy);
             let mut moved = HashSet::new();
             for rows in known.rows {
                 let owners = owners(rows.batch());

@@ -138,7 +138,7 @@ impl Run<'_> {
             let deleted = known.found.iter().filter(|record| record.deleted).count();
             figures.gone += (known.gone.len() + deleted) as u64;
             figures.hidden += (known.found.len() - deleted + known.undecoded.len()) as u64;
-            let mut transaction = self.lake.transaction();
+            let mut transaction = self.lake.transaction().under(self.policy);
             for rows in known.rows {
                 transaction.append(rows);
             }
@@ -172,7 +172,7 @@ impl Run<'_> {
             figures.missing += live.clone().filter(is_due).count() as u64;
             figures.unproven += known.undecoded.len() as u64;
             let wanted: HashSet<ObjectId> = live.map(|record| record.id).collect();
-            let mut transaction = self.lake.transaction();
+            let mut transaction = self.lake.transaction().under(self.policy);
             for rows in known.rows {
                 transaction.correct(only(&rows, |key| wanted.contains(&key.id) && !key.deleted)?);
             }

@@ -13,6 +13,7 @@ use crate::lake::commit::{Action, Commit};
 use crate::lake::log::Appended;
 use crate::lake::manifest::Manifest;
 use crate::lake::{Inner, WRITER, layout};
+use crate::policy::Rules;
 
 /// How often a commit is tried. Each loss means that another writer won, so only a crowd of writers gets here.
 const ATTEMPTS: usize = 10;
@@ -24,13 +25,19 @@ pub(super) struct Attempts<'a> {
     id: String,
     base: Arc<Manifest>,
     lost: usize,
+    policy: Option<Arc<Rules>>,
 }
 
 impl<'a> Attempts<'a> {
     /// Begins at the newest version.
     pub(super) async fn begin(lake: &'a Inner) -> Result<Self> {
         let id = layout::new_uuid(lake.clock.as_ref()).to_string();
-        Ok(Self { lake, id, base: lake.log.latest().await?, lost: 0 })
+        Ok(Self { lake, id, base: lake.log.latest().await?, lost: 0, policy: None })
+    }
+
+    /// Names the writer's policy in the commit, with its rules if the lake does not have them.
+    pub(super) fn under(self, policy: Option<Arc<Rules>>) -> Self {
+        Self { policy, ..self }
     }
 
     /// Returns the version that the next attempt follows.
@@ -44,13 +51,17 @@ impl<'a> Attempts<'a> {
     ///
     /// [`ErrorKind::Conflict`] when other writers won every attempt; [`ErrorKind::Unavailable`] when the store fails: the
     /// commit may then have been made or not.
-    pub(super) async fn put(&mut self, actions: Vec<Action>) -> Result<Option<Arc<Manifest>>> {
+    pub(super) async fn put(&mut self, mut actions: Vec<Action>) -> Result<Option<Arc<Manifest>>> {
         let lake = self.lake;
+        if let Some(rules) = self.policy.as_ref().filter(|rules| !self.base.policies.contains_key(&rules.digest)) {
+            actions.insert(0, Action::Policy(Arc::clone(rules)));
+        }
         let commit = Commit {
             version: self.base.version + 1,
             id: self.id.clone(),
             committed_ms: lake.clock.now().as_millisecond().max(self.base.committed_ms),
             writer: WRITER.to_owned(),
+            policy: self.policy.as_ref().map(|rules| rules.digest.as_str().into()),
             actions,
         };
         if let Appended::Done(manifest) = lake.log.append(&self.base, commit).await? {

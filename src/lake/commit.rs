@@ -4,9 +4,12 @@
 //! log/00000000000000000007.commit = seal_object("commit/7", zstd(JSON))
 //!
 //! { "format": 1, "version": 7, "id": "<uuid>", "committed_ms": 1763820000000, "writer": "counterfoil 0.1.0",
+//!   "policy": "<digest of the writer's policy, hex>",
 //!   "schemas": ["<base64 of an Arrow IPC Schema flatbuffer>", …],
 //!   "actions": [
+//!     {"policy":    {"digest": "<hex>", "tables": […]}},
 //!     {"declare":   {"table": "tickets", "schema": 0}},
+//!     {"redeclare": {"table": "tickets", "schema": 0}},
 //!     {"remove":    {"table": "tags", "path": "data/tags/….parquet"}},
 //!     {"supersede": {"table": "tickets", "path": "data/tickets/….parquet", "rows": "<roaring>"}},
 //!     {"add":       {"table": "tickets", "schema": 0, "path": …, "bytes": …, "rows": …, "pin": "<base64>", "tail_bytes": …,
@@ -23,6 +26,14 @@
 //! which versions the rows of the file came in; without it they came with this commit. A snapshot has
 //! the same form under the purpose `snapshot/<version>`: it is the commit that makes its version out of nothing, so there
 //! is one codec and one set of checks.
+//!
+//! `policy` is there when the writer had one. The first commit that names a digest has the action `policy` with the rules
+//! ([`Rules`]); they are kept as long as a file, the newest run or the newest commit with a policy names the digest, by the
+//! same reasoning as the runs below. The policy of a file is one digest, or several joined by `+` where stored columns were
+//! restated by later policies and the file still lacks what the last of them would store: `lake/apply.rs`.
+//!
+//! `declare` joins columns with those that the table has; `redeclare` says which columns it has, and none of its files may
+//! have another.
 //!
 //! Runs are kept up to a number, 1,000 in this format: a `run` of a new id beyond it removes the oldest. Each reader applies
 //! the rule while it applies the commits, so a version holds the same runs whether it is made from commits or from a
@@ -51,6 +62,7 @@ use crate::lake::layout;
 use crate::lake::manifest::{DataFile, IndexSize, Watermark};
 use crate::lake::run::RunRecord;
 use crate::model::Stream;
+use crate::policy::Rules;
 
 /// Bound of a commit before compression; a snapshot of a hundred thousand files stays below it.
 pub(super) const PLAIN_LIMIT_BYTES: u64 = 512 << 20;
@@ -69,6 +81,8 @@ pub(super) struct Commit {
     pub(super) committed_ms: i64,
     /// Program and version that wrote it.
     pub(super) writer: String,
+    /// Digest of the writer's policy, where it has one.
+    pub(super) policy: Option<Arc<str>>,
     /// What changes, in order.
     pub(super) actions: Vec<Action>,
 }
@@ -76,8 +90,12 @@ pub(super) struct Commit {
 /// One change.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Action {
+    /// A policy that this version or a later one names.
+    Policy(Arc<Rules>),
     /// The table has these columns, besides those it had.
     Declare(Stream, SchemaRef),
+    /// The table has these columns and no others.
+    Redeclare(Stream, SchemaRef),
     /// A file joins the table.
     Add(Stream, Arc<DataFile>),
     /// A file leaves the table.
@@ -97,6 +115,8 @@ struct WireCommit {
     id: String,
     committed_ms: i64,
     writer: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    policy: Option<String>,
     #[serde(default)]
     schemas: Vec<String>,
     actions: Vec<WireAction>,
@@ -105,7 +125,9 @@ struct WireCommit {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum WireAction {
+    Policy(Box<Rules>),
     Declare { table: String, schema: usize },
+    Redeclare { table: String, schema: usize },
     Add(Box<WireFile>),
     Remove { table: String, path: String },
     Supersede { table: String, path: String, rows: String },
@@ -150,6 +172,7 @@ impl Commit {
             id: self.id.clone(),
             committed_ms: self.committed_ms,
             writer: self.writer.clone(),
+            policy: self.policy.as_deref().map(str::to_owned),
             schemas: schemas.encoded,
             actions,
         };
@@ -227,8 +250,12 @@ impl SchemaTable {
 impl Action {
     fn to_wire(&self, schemas: &mut SchemaTable) -> Result<WireAction> {
         Ok(match self {
+            Self::Policy(rules) => WireAction::Policy(Box::new(Rules::clone(rules))),
             Self::Declare(stream, schema) => {
                 WireAction::Declare { table: stream.to_string(), schema: schemas.index(schema) }
+            }
+            Self::Redeclare(stream, schema) => {
+                WireAction::Redeclare { table: stream.to_string(), schema: schemas.index(schema) }
             }
             Self::Add(stream, file) => WireAction::Add(Box::new(WireFile {
                 table: stream.to_string(),
@@ -262,7 +289,14 @@ impl WireCommit {
     fn into_commit(self) -> Result<Commit> {
         let schemas = self.schemas.iter().map(|text| schema(text)).collect::<Result<Vec<_>>>()?;
         let actions = self.actions.into_iter().map(|action| action.into_action(&schemas)).collect::<Result<_>>()?;
-        Ok(Commit { version: self.version, id: self.id, committed_ms: self.committed_ms, writer: self.writer, actions })
+        Ok(Commit {
+            version: self.version,
+            id: self.id,
+            committed_ms: self.committed_ms,
+            writer: self.writer,
+            policy: self.policy.map(Arc::from),
+            actions,
+        })
     }
 }
 
@@ -272,7 +306,9 @@ impl WireAction {
             schemas.get(index).cloned().ok_or_else(|| Error::data("a schema is missing").with_context("schema", index))
         };
         Ok(match self {
+            Self::Policy(rules) => Action::Policy(Arc::from(rules)),
             Self::Declare { table, schema } => Action::Declare(stream(&table)?, columns(schema)?),
+            Self::Redeclare { table, schema } => Action::Redeclare(stream(&table)?, columns(schema)?),
             Self::Add(file) => Action::Add(
                 stream(&file.table)?,
                 Arc::new(DataFile {
@@ -345,6 +381,7 @@ mod tests {
 
     use super::*;
     use crate::error::ErrorKind;
+    use crate::policy::{AttributeRule, ColumnRule, RulesOfTable};
 
     fn columns() -> SchemaRef {
         let described = [("description".to_owned(), "Id".to_owned()), ("class".to_owned(), "internal".to_owned())];
@@ -389,11 +426,16 @@ mod tests {
         };
         let run =
             RunRecord { id: "run".to_owned(), requests: [("search".to_owned(), 4)].into(), ..RunRecord::default() };
+        let column = ColumnRule { name: "ticket_id".to_owned(), ..ColumnRule::default() };
+        let custom = AttributeRule { pattern: "*Num".to_owned(), ..AttributeRule::default() };
+        let table = RulesOfTable { table: "tickets".to_owned(), columns: vec![column], custom: vec![custom] };
+        let rules = Rules { digest: "abc".to_owned(), tables: vec![table] };
         Commit {
             version: 7,
             id: "id".to_owned(),
             committed_ms: 1_760_000_000_000,
             writer: "counterfoil test".to_owned(),
+            policy: Some("abc".into()),
             actions: vec![
                 Action::Declare(Stream::Tickets, columns()),
                 Action::Remove(Stream::Tags, "data/tags/x.parquet".to_owned()),
@@ -402,6 +444,8 @@ mod tests {
                 Action::Add(Stream::Customers, Arc::new(bare)),
                 Action::Watermark(Stream::Tickets, watermark),
                 Action::Run(Arc::new(run)),
+                Action::Policy(Arc::new(rules)),
+                Action::Redeclare(Stream::Tickets, columns()),
             ],
         }
     }

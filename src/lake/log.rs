@@ -615,6 +615,7 @@ mod tests {
             id: format!("commit {version}"),
             committed_ms: 1000 * version as i64,
             writer: "test".to_owned(),
+            policy: None,
             actions: vec![Action::Run(Arc::new(run))],
         }
     }

@@ -6,7 +6,7 @@
 //! A commit is checked while it is applied (a path twice, a position past the rows, a file of unknown columns), by the
 //! writer before it is put and by each reader after it was opened: a manifest that exists is consistent.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -17,6 +17,7 @@ use crate::lake::commit::{Action, Commit};
 use crate::lake::run::RunRecord;
 use crate::lake::{index, layout};
 use crate::model::{ObjectId, Stream};
+use crate::policy::Rules;
 
 /// Runs that a manifest holds: the one that comes after them takes the place of the oldest.
 pub const KEPT_RUNS: usize = 1_000;
@@ -34,6 +35,10 @@ pub struct Manifest {
     pub watermarks: BTreeMap<Stream, Watermark>,
     /// The newest runs, [`KEPT_RUNS`] at most, oldest first.
     pub runs: Vec<Arc<RunRecord>>,
+    /// Digest of the policy of the newest commit that had one.
+    pub policy: Option<Arc<str>>,
+    /// The rules that files, the newest run or the newest commit with a policy name, by digest.
+    pub policies: BTreeMap<String, Arc<Rules>>,
 }
 
 /// A table: its columns (the union over its history) and files.
@@ -64,7 +69,8 @@ pub struct DataFile {
     pub max_key: String,
     /// Smallest and largest `updated_at`, milliseconds since 1970, where the table has it.
     pub updated_ms: Option<(i64, i64)>,
-    /// Digest of the policy that made it, hex.
+    /// Digest of the policy that made it, hex; several joined by `+` where later policies restated what is stored, and rows
+    /// still lack what the last of them would store.
     pub policy: Arc<str>,
     /// Columns of the file; each is a column of the table, of the same type.
     pub schema: SchemaRef,
@@ -202,25 +208,43 @@ impl Manifest {
 
     /// Describes the manifest as the commit that makes it out of nothing.
     pub(super) fn to_snapshot(&self, id: String, writer: String) -> Commit {
-        let mut actions = Vec::new();
+        let mut actions: Vec<Action> = self.policies.values().map(|rules| Action::Policy(Arc::clone(rules))).collect();
         for (stream, table) in &self.tables {
             actions.push(Action::Declare(*stream, Arc::clone(&table.schema)));
             actions.extend(table.files.iter().map(|file| Action::Add(*stream, Arc::clone(file))));
         }
         actions.extend(self.watermarks.iter().map(|(stream, to)| Action::Watermark(*stream, to.clone())));
         actions.extend(self.runs.iter().map(|run| Action::Run(Arc::clone(run))));
-        Commit { version: self.version, id, committed_ms: self.committed_ms, writer, actions }
+        let policy = self.policy.clone();
+        Commit { version: self.version, id, committed_ms: self.committed_ms, writer, policy, actions }
     }
 
     fn apply_actions(&mut self, commit: Commit) -> Result<()> {
         let version = commit.version;
+        if commit.policy.is_some() {
+            self.policy = commit.policy;
+        }
         let mut changes = Changes { manifest: self, version, places: HashMap::new() };
         for action in commit.actions {
             changes.apply(action).map_err(|error| error.with_context("version", version))?;
         }
         self.version = version;
         self.committed_ms = commit.committed_ms;
+        self.forget_policies();
         Ok(())
+    }
+
+    /// Forgets the rules that nothing names any more; that the present ones stay needs no look at the files.
+    fn forget_policies(&mut self) {
+        let is_present = |digest: &str| self.policy.as_deref() == Some(digest);
+        if self.policies.keys().all(|digest| is_present(digest)) {
+            return;
+        }
+        let files = self.tables.values().flat_map(|table| &table.files);
+        let mut named: HashSet<&str> = files.flat_map(|file| file.policy.split('+')).collect();
+        named.extend(self.policy.as_deref());
+        named.extend(self.runs.last().map(|run| run.policy.as_str()));
+        self.policies.retain(|digest, _| named.contains(digest.as_str()));
     }
 }
 
@@ -234,7 +258,12 @@ struct Changes<'a> {
 impl Changes<'_> {
     fn apply(&mut self, action: Action) -> Result<()> {
         match action {
+            Action::Policy(rules) => {
+                self.manifest.policies.insert(rules.digest.clone(), rules);
+                Ok(())
+            }
             Action::Declare(stream, columns) => self.declare(stream, columns),
+            Action::Redeclare(stream, columns) => self.redeclare(stream, columns),
             Action::Add(stream, file) => self.add(stream, file),
             Action::Remove(stream, path) => self.remove(stream, &path),
             Action::Supersede(stream, path, rows) => self.supersede(stream, &path, &rows),
@@ -271,6 +300,19 @@ impl Changes<'_> {
         } else {
             self.manifest.tables.insert(stream, TableState { schema: columns, files: Vec::new() });
         }
+        Ok(())
+    }
+
+    fn redeclare(&mut self, stream: Stream, columns: SchemaRef) -> Result<()> {
+        let table = self.table(stream)?;
+        for file in &table.files {
+            if let Some(column) = missing_column(&columns, &file.schema) {
+                return Err(Error::data("a table gives up a column that a data file has")
+                    .with_context("file", &file.path)
+                    .with_context("column", column.name()));
+            }
+        }
+        table.schema = columns;
         Ok(())
     }
 
@@ -414,7 +456,7 @@ mod tests {
     }
 
     fn commit(version: u64, actions: Vec<Action>) -> Commit {
-        Commit { version, id: version.to_string(), committed_ms: 5, writer: String::new(), actions }
+        Commit { version, id: version.to_string(), committed_ms: 5, writer: String::new(), policy: None, actions }
     }
 
     fn add(file: DataFile) -> Action {

@@ -8,7 +8,9 @@
 //!
 //! Only rows that are in the lake go through here. They are read through the manifest's pins, and nothing outside this file
 //! can make the rows that it hands to the encoder; so the lake still holds nothing but what a policy let in. The policy's
-//! digest goes with the rows, and files of different policies or columns are never joined.
+//! digest goes with the rows, and files of different policies or columns are never joined. Values change in two ways only:
+//! those that name what is erased become null ([`Traces`]), and columns are restated by a policy ([`Restated`]), which alone
+//! can make what restates them.
 //!
 //! What a rewrite holds: the encrypted bytes of its sources, the keys of their rows, where each row goes, and the decoded
 //! values of one column of one row group.
@@ -34,7 +36,7 @@ use crate::lake::manifest::{DataFile, Manifest, TableState};
 use crate::lake::scan::WholeFile;
 use crate::lake::{Inner, put};
 use crate::model::Stream;
-use crate::policy::RecordKey;
+use crate::policy::{Policy, RecordKey};
 
 /// Rows of a new file at most.
 pub(super) const TARGET_ROWS: usize = 262_144;
@@ -147,6 +149,57 @@ pub(super) async fn rewrite_without(
     history: History,
     traces: Traces,
 ) -> Result<Rewritten> {
+    rewrite_edited(lake, stream, sources, history, Edit { traces, restated: None }).await
+}
+
+/// Makes what a policy allows of stored values.
+pub(super) trait Restate: Send + Sync {
+    /// Restates values of a column, by its name.
+    fn column(&self, column: &str, values: ArrayRef) -> Result<ArrayRef>;
+}
+
+/// What a policy makes of the columns of files.
+#[derive(Clone)]
+pub(super) struct Restated {
+    /// Makes the values; only `policy` has any.
+    pub(super) by: Arc<dyn Restate>,
+    /// The columns of the new files, each one of the sources by name and type. Metadata may say more than `by` does.
+    pub(super) schema: SchemaRef,
+    /// The policy of the new files.
+    pub(super) policy: Arc<str>,
+}
+
+/// Rewrites files with their columns restated. Rows, their order, what is superseded or deleted and when it came in stay as
+/// they are; several sources, of one policy and the same columns, are joined as [`rewrite`] joins them.
+///
+/// # Errors
+///
+/// Those of [`rewrite`].
+pub(super) async fn restate(
+    lake: &Inner,
+    stream: Stream,
+    sources: &[Source],
+    restated: &Restated,
+) -> Result<Rewritten> {
+    let edit = Edit { traces: Traces::default(), restated: Some(restated.clone()) };
+    rewrite_edited(lake, stream, sources, History::Kept, edit).await
+}
+
+/// What changes in the values of rows on their way.
+#[derive(Default)]
+struct Edit {
+    /// What no value may name.
+    traces: Traces,
+    restated: Option<Restated>,
+}
+
+async fn rewrite_edited(
+    lake: &Inner,
+    stream: Stream,
+    sources: &[Source],
+    history: History,
+    edit: Edit,
+) -> Result<Rewritten> {
     let Some(last) = sources.last() else { return Ok(Rewritten::dropping(stream, Vec::new())) };
     if let Some(other) = sources.iter().find(|source| !is_alike(&source.file, &last.file)) {
         return Err(Error::internal("files of different policies or columns cannot be joined")
@@ -156,12 +209,13 @@ pub(super) async fn rewrite_without(
     let reads = sources.iter().map(|source| WholeFile::fetch(&lake.store, &lake.ring, &source.file).boxed());
     let reads: Vec<_> = reads.collect();
     let held: Vec<WholeFile> = stream::iter(reads).buffered(READS).try_collect().await?;
-    let inputs = Arc::new(Inputs {
-        held,
-        schema: Arc::clone(&last.file.schema),
-        plain_schema: without_metadata(&last.file.schema),
-        traces,
-    });
+    let (schema, policy) = match &edit.restated {
+        Some(restated) => (&restated.schema, &restated.policy),
+        None => (&last.file.schema, &last.file.policy),
+    };
+    let policy = Arc::clone(policy);
+    let (schema, plain_schema) = (Arc::clone(schema), without_metadata(schema));
+    let inputs = Arc::new(Inputs { held, schema, plain_schema, edit });
 
     let (reading, dropped) = (Arc::clone(&inputs), sources.iter().map(|source| source.dropped.clone()).collect());
     let limit = lake.rows_per_file.clamp(1, TARGET_ROWS);
@@ -171,7 +225,7 @@ pub(super) async fn rewrite_without(
 
     let mut moved: Vec<Vec<(u32, u32)>> =
         sources.iter().map(|source| vec![DROPPED; usize::try_from(source.file.rows).unwrap_or(0)]).collect();
-    let content = common_content(sources).filter(|_| inputs.traces.is_empty());
+    let content = common_content(sources).filter(|_| inputs.edit.is_none());
     let updated_ms = sources.iter().filter_map(|source| source.file.updated_ms);
     let updated_ms = updated_ms.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
     let appended = sources.iter().filter_map(|source| source.file.appended);
@@ -187,7 +241,7 @@ pub(super) async fn rewrite_without(
             }
         }
         let rows = Rows::new(Arc::clone(&inputs), rows);
-        let file = put::put_columns(lake, stream, Arc::clone(&last.file.policy), rows).await?;
+        let file = put::put_columns(lake, stream, Arc::clone(&policy), rows).await?;
         // Some tables do not show as a column what their bounds were taken from.
         files.push(Arc::new(DataFile {
             superseded,
@@ -199,6 +253,21 @@ pub(super) async fn rewrite_without(
     }
     let sources = sources.iter().map(|source| Arc::clone(&source.file)).collect();
     Ok(Rewritten { stream, sources, files, moved })
+}
+
+impl Edit {
+    /// Tells whether every value stays as it is.
+    fn is_none(&self) -> bool {
+        self.traces.is_empty() && self.restated.is_none()
+    }
+
+    fn apply(&self, column: &str, values: ArrayRef) -> Result<ArrayRef> {
+        let values = if self.traces.is_empty() { values } else { self.traces.blank(&values)? };
+        match &self.restated {
+            Some(restated) => restated.by.column(column, values),
+            None => Ok(values),
+        }
+    }
 }
 
 /// A table that was replaced as a whole stays recognizable as long as no row of it goes.
@@ -234,7 +303,17 @@ pub(super) async fn replace_with(
     changes: &[Rewritten],
     more: impl Fn(&Manifest) -> Option<Vec<Action>> + Send + Sync,
 ) -> Result<Replaced> {
-    let mut attempts = Attempts::begin(lake).await?;
+    replace_under(lake, None, changes, more).await
+}
+
+/// Commits as [`replace_with`] does, and names the policy under which that is done.
+pub(super) async fn replace_under(
+    lake: &Inner,
+    policy: Option<&Policy>,
+    changes: &[Rewritten],
+    more: impl Fn(&Manifest) -> Option<Vec<Action>> + Send + Sync,
+) -> Result<Replaced> {
+    let mut attempts = Attempts::begin(lake).await?.under(policy.map(|policy| Arc::clone(policy.rules())));
     loop {
         let base = attempts.base();
         let Some(mut actions) = actions(base, changes) else { return Ok(Replaced::Gone) };
@@ -267,8 +346,7 @@ struct Inputs {
     schema: SchemaRef,
     /// The same columns as the decoder yields them.
     plain_schema: SchemaRef,
-    /// What no value may name.
-    traces: Traces,
+    edit: Edit,
 }
 
 /// Rows of one new file: their keys, and where each stands (source, row).
@@ -360,8 +438,7 @@ impl Columns for Rows {
             for (at, (_, place)) in wanted.iter().enumerate() {
                 places[*place] = (arrays.len(), at);
             }
-            let values = relabelled(&values, field)?;
-            arrays.push(if self.inputs.traces.is_empty() { values } else { self.inputs.traces.blank(&values)? });
+            arrays.push(self.inputs.edit.apply(field.name(), relabelled(&values, field)?)?);
         }
         if arrays.len() == 1 {
             return Ok(new_null_array(field.data_type(), length));

@@ -23,7 +23,7 @@ use crate::lake::merge::{self, Incoming};
 use crate::lake::run::RunRecord;
 use crate::lake::{Inner, put};
 use crate::model::{ObjectId, Stream};
-use crate::policy::RedactedBatch;
+use crate::policy::{Policy, RedactedBatch, Rules};
 
 /// One atomic change of rows, watermarks and runs. Nothing is visible before [`commit`](Self::commit).
 pub struct Transaction {
@@ -31,6 +31,7 @@ pub struct Transaction {
     tables: BTreeMap<Stream, Pending>,
     watermarks: BTreeMap<Stream, Watermark>,
     runs: Vec<RunRecord>,
+    policy: Option<Arc<Rules>>,
 }
 
 /// Rows of one stream that wait for the commit.
@@ -78,7 +79,13 @@ pub struct RowCounts {
 
 impl Transaction {
     pub(super) fn new(lake: Arc<Inner>) -> Self {
-        Self { lake, tables: BTreeMap::new(), watermarks: BTreeMap::new(), runs: Vec::new() }
+        Self { lake, tables: BTreeMap::new(), watermarks: BTreeMap::new(), runs: Vec::new(), policy: None }
+    }
+
+    /// Names the writer's policy in the commit; the lake keeps its rules.
+    #[must_use]
+    pub fn under(self, policy: &Policy) -> Self {
+        Self { policy: Some(Arc::clone(policy.rules())), ..self }
     }
 
     /// Upserts rows: newer revisions supersede, unchanged ones (same `rev`, `updated_at`, policy and columns) are left out.
@@ -123,12 +130,12 @@ impl Transaction {
     /// attempt; [`Unavailable`](crate::error::ErrorKind::Unavailable) when the store fails: the commit may then have been made or not, and
     /// repeating the work is right in both cases.
     pub async fn commit(self) -> Result<CommitSummary> {
-        let Self { lake, tables, watermarks, runs } = self;
+        let Self { lake, tables, watermarks, runs, policy } = self;
         let mut tables = tables
             .into_iter()
             .map(|(stream, pending)| TableChange::try_new(stream, pending))
             .collect::<Result<Vec<_>>>()?;
-        let mut attempts = Attempts::begin(&lake).await?;
+        let mut attempts = Attempts::begin(&lake).await?.under(policy);
         loop {
             let base = attempts.base();
             let mut actions = Vec::new();

@@ -79,6 +79,16 @@ pub(super) fn check_rule(stream: Stream, file: &str, rule: &CustomRule) -> Resul
     }
 }
 
+/// Writes the method of a rule in one fixed form; a pseudonym's domain stands there where it is written, for the default is
+/// each column's own.
+pub(super) fn canonical(rule: &CustomRule) -> String {
+    let arguments: Vec<String> = rule.method.arguments.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    if arguments.is_empty() {
+        return rule.method.name.clone();
+    }
+    format!("{}({})", rule.method.name, arguments.join(","))
+}
+
 /// Makes the columns of a table's custom rules; `held` are the columns that the lake has.
 pub(super) fn expand(
     rules: &TableRules,

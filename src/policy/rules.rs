@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::model::Stream;
 use crate::policy::custom::{self, AttributeChange};
 use crate::policy::definitions::{self, Definitions};
+use crate::policy::form::{AttributeRule, ColumnRule, RulesOfTable};
 use crate::policy::method::{Method, Place};
 use crate::schema::{Class, Column, ColumnType, CustomRule, TableSchema};
 
@@ -84,6 +85,23 @@ impl TableRules {
     /// Returns the names of the declared columns.
     pub(super) fn names(&self) -> HashSet<String> {
         self.columns.iter().map(|column| column.name.clone()).collect()
+    }
+
+    /// Returns the rules as the lake keeps them.
+    pub(super) fn form(&self) -> RulesOfTable {
+        let columns = self.columns.iter().map(|column| ColumnRule {
+            name: column.name.clone(),
+            path: column.path.join("."),
+            column_type: column.column_type.name().to_owned(),
+            class: column.class.name().to_owned(),
+            method: column.method.canonical(),
+        });
+        let custom = self.custom.iter().map(|rule| AttributeRule {
+            pattern: rule.pattern.clone(),
+            class: rule.class.name().to_owned(),
+            method: custom::canonical(rule),
+        });
+        RulesOfTable { table: self.stream.to_string(), columns: columns.collect(), custom: custom.collect() }
     }
 
     pub(super) fn write_canonical(&self, out: &mut String) {

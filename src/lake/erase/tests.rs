@@ -269,6 +269,7 @@ async fn writer_whose_file_was_deleted_meanwhile_is_refused() {
         id: "late".to_owned(),
         committed_ms: late.0.clock.now().as_millisecond(),
         writer: String::new(),
+        policy: None,
         actions: vec![Action::Add(Stream::Tickets, Arc::new(DataFile { path: path.clone(), ..(*file).clone() }))],
     };
     let error = late.0.log.append(&base, commit).await.unwrap_err();

@@ -179,6 +179,7 @@ async fn commit_of_a_writer_that_slept_through_an_expiry_is_lost_and_made_again(
         id: "late".to_owned(),
         committed_ms: base.committed_ms,
         writer: String::new(),
+        policy: None,
         actions: Vec::new(),
     };
     let appended = asleep.0.log.append(&base, commit.clone()).await.unwrap();
@@ -249,6 +250,7 @@ async fn time_travel_reaches_back_to_the_cut_and_says_so_before_it() {
             id: version.to_string(),
             committed_ms: start_ms + 1_000 * version as i64,
             writer: String::new(),
+            policy: None,
             actions: vec![crate::lake::commit::Action::Run(Arc::new(run))],
         };
         lake.0.log.append(&base, commit).await.unwrap();

@@ -153,6 +153,7 @@ async fn file_that_is_put_and_not_yet_committed_survives_and_its_commit_lands() 
         id: "x".to_owned(),
         committed_ms: base.committed_ms.max(writer.0.clock.now().as_millisecond()),
         writer: String::new(),
+        policy: None,
         actions: vec![crate::lake::commit::Action::Add(Stream::Tickets, Arc::new(file))],
     };
     writer.0.log.append(&base, commit).await.unwrap();

@@ -46,7 +46,8 @@ async fn put(store: &Arc<dyn ObjectStore>, name: &str, bytes: impl Into<Bytes>) 
 async fn commit(lake: &Lake, actions: Vec<Action>) {
     let base = lake.latest().await.unwrap();
     let (version, committed_ms) = (base.version + 1, base.committed_ms);
-    let commit = Commit { version, id: "forged".to_owned(), committed_ms, writer: "test".to_owned(), actions };
+    let commit =
+        Commit { version, id: "forged".to_owned(), committed_ms, writer: "test".to_owned(), policy: None, actions };
     assert!(matches!(lake.0.log.append(&base, commit).await.unwrap(), Appended::Done(_)));
 }
 
