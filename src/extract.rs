@@ -51,11 +51,12 @@ use crate::extract::price::{Model, Price};
 use crate::extract::segments::Segment;
 use crate::extract::walk::{Forked as _, Limits, PageQuery, PageSource as _};
 use crate::kustomer::{Client, Endpoint, Ledger, SearchObject};
-use crate::lake::manifest::Watermark;
+use crate::lake::manifest::{Manifest, Watermark};
+use crate::lake::quarantine::{Seen, SeenField};
 use crate::lake::run::{RunRecord, StreamRun};
 use crate::lake::{Lake, Lease, Purpose};
 use crate::model::{ObjectId, Stream};
-use crate::policy::{Decoder, Definitions, Policy, Quarantined};
+use crate::policy::{Decoder, Definitions, Policy, Quarantined, Reason};
 use crate::retry::SplitMix64;
 
 /// The lease is extended this often, well within its duration.
@@ -249,6 +250,7 @@ pub async fn run(
             ..RunRecord::default()
         },
         quarantine: Vec::new(),
+        seen: Vec::new(),
         planned: Price::default(),
         caps: Caps::new(settings, None, started.as_millisecond()),
         organisation: None,
@@ -310,6 +312,8 @@ struct Run<'a> {
     before: Ledger,
     record: RunRecord,
     quarantine: Vec<(Stream, Quarantined)>,
+    /// What of small streams was seen and not stored, for the commit that ends the run.
+    seen: Vec<(Stream, Seen)>,
     /// What the streams that were begun should cost.
     planned: Price,
     caps: Caps,
@@ -363,6 +367,7 @@ impl Run<'_> {
                 continue;
             }
             let mut decoder = self.decoder(stream, definitions)?;
+            let declared = declared_now(&held, stream, &decoder);
             let held = held.tables.get(&stream).map_or(0, |table| table.files.iter().map(|file| file.rows).sum());
             let Some(whole) = small::read(self.client, stream, &mut decoder, held).await? else { continue };
             self.progress.on(Event::Promised { stream, promised: whole.run.distinct });
@@ -370,6 +375,8 @@ impl Run<'_> {
             transaction.replace(whole.rows);
             let quarantine = decoder.quarantine();
             let run = StreamRun { expected: whole.run.distinct, quarantined: quarantine.len() as u64, ..whole.run };
+            let fields = self.seen_fields(&quarantine);
+            self.seen.push((stream, Seen { whole: true, fields, declared, attributes: None }));
             self.quarantine.extend(quarantine.into_iter().map(|field| (stream, field)));
             runs.push((stream, run));
         }
@@ -415,6 +422,7 @@ impl Run<'_> {
         let plan = Plan::new(&watermark, &reachable(stream, self.settings, &watermark, now_ms), now_ms);
         attributes::read(self.client, stream, definitions).await?;
         let decoder = self.decoder(stream, definitions)?;
+        let declared = declared_now(&manifest, stream, &decoder);
         let attributes = attributes::changes(self.policy, stream, definitions)?;
         let object = object(stream);
         let pages = SearchPages::new(self.client, object, decoder, &self.caps);
@@ -457,10 +465,17 @@ impl Run<'_> {
             self.planned.add(endpoint, requests);
         }
         received?;
-        let mut run = StreamRun { attributes, ..committer.finish().await? };
+        let mut quarantine = pages.quarantine();
+        definitions.mark_sensitive(stream, &mut quarantine);
+        let settings = self.settings;
+        committer.quarantine(Seen {
+            whole: settings.full && settings.since.is_none() && settings.until.is_none() && walked.is_ok(),
+            fields: self.seen_fields(&quarantine),
+            declared,
+            attributes: definitions.attributes(stream),
+        });
+        let run = StreamRun { attributes, ..committer.finish().await? };
         let complete = run.complete;
-        let quarantine = pages.quarantine();
-        run.quarantined = quarantine.len() as u64;
         self.quarantine.extend(quarantine.into_iter().map(|field| (stream, field)));
         self.record.streams.push(run);
         self.progress.on(Event::Ended { stream, complete });
@@ -468,6 +483,21 @@ impl Run<'_> {
             tracing::info!(%stream, "run stops at its limit of requests; what is missing is noted in the lake");
         }
         walked
+    }
+
+    /// Writes what was seen and not stored as the lake keeps it.
+    fn seen_fields(&self, quarantine: &[Quarantined]) -> Vec<SeenField> {
+        let now_ms = self.clock.now().as_millisecond();
+        let field = |field: &Quarantined| SeenField {
+            path: field.path.clone(),
+            json_type: field.json_type.to_owned(),
+            reason: field.reason.name().to_owned(),
+            count: field.count,
+            first_ms: now_ms,
+            last_ms: now_ms,
+            run: self.record.id.clone(),
+        };
+        quarantine.iter().map(field).collect()
     }
 
     async fn end(&mut self, outcome: &str) -> Result<RunReport> {
@@ -500,6 +530,9 @@ impl Run<'_> {
         }
         let mut transaction = self.lake.transaction().under(self.policy);
         transaction.record_run(record.clone());
+        for (stream, seen) in std::mem::take(&mut self.seen) {
+            transaction.quarantine(stream, seen);
+        }
         transaction.commit().await?;
         let tickets =
             record.streams.iter().find(|run| run.stream == Stream::Tickets.table()).map_or(0, |run| run.distinct);
@@ -515,6 +548,17 @@ impl Run<'_> {
             unreached,
         })
     }
+}
+
+/// Lists the paths in quarantine that are declared by now.
+fn declared_now(manifest: &Manifest, stream: Stream, decoder: &Decoder) -> Vec<String> {
+    let kept = manifest.quarantine.get(&stream).into_iter().flat_map(|kept| kept.fields.keys());
+    let mut declared: Vec<String> = kept
+        .filter(|key| key.reason != Reason::Mismatch.name() && decoder.is_declared(&key.path))
+        .map(|key| key.path.clone())
+        .collect();
+    declared.dedup();
+    declared
 }
 
 /// Returns what a stream's records are called at the source's search.

@@ -39,6 +39,7 @@ mod mark;
 mod merge;
 mod protection;
 mod put;
+pub mod quarantine;
 mod retain;
 mod rewrap;
 mod rewrite;
@@ -319,7 +320,8 @@ impl Lake {
         Transaction::new(Arc::clone(&self.0))
     }
 
-    /// Returns a table of one version for DataFusion: `tickets` (live rows), `ticket_versions` (all), `customers`, …, `runs`.
+    /// Returns a table of one version for DataFusion: `tickets` (live rows), `ticket_versions` (all), `customers`, …, `runs`,
+    /// `quarantine`.
     ///
     /// # Errors
     ///
@@ -327,6 +329,9 @@ impl Lake {
     pub fn table(&self, manifest: &Arc<Manifest>, name: &str) -> Result<Arc<dyn TableProvider>> {
         if name == tables::RUNS {
             return tables::runs(manifest);
+        }
+        if name == tables::QUARANTINE {
+            return tables::quarantine(manifest);
         }
         let found = tables::find(name).and_then(|(stream, view)| Some((manifest.tables.get(&stream)?, view)));
         let Some((table, view)) = found else {
@@ -394,7 +399,11 @@ impl VersionSummary {
                 Action::Remove(..) => summary.files_removed += 1,
                 Action::Supersede(_, _, rows) => summary.rows_superseded += rows.len(),
                 Action::Run(run) => summary.runs.push(run.id.clone()),
-                Action::Policy(_) | Action::Declare(..) | Action::Redeclare(..) | Action::Watermark(..) => {}
+                Action::Policy(_)
+                | Action::Declare(..)
+                | Action::Redeclare(..)
+                | Action::Watermark(..)
+                | Action::Quarantine(..) => {}
             }
         }
         summary
@@ -616,7 +625,7 @@ mod tests {
         for name in ["tickets", "ticket_versions", "tag_versions", "secrets"] {
             let error = lake.table(&lake.latest().await.unwrap(), name).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Query);
-            assert_eq!(error.hint(), Some("its tables are runs"), "{name}");
+            assert_eq!(error.hint(), Some("its tables are runs, quarantine"), "{name}");
         }
     }
 }

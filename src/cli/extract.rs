@@ -302,7 +302,7 @@ pub(super) fn changes(run: &StreamRun) -> String {
     if counts.is_empty() { "nothing new".to_owned() } else { counts.join(", ") }
 }
 
-/// Undeclared fields that the summary names; the report has all.
+/// Undeclared fields that the summary names; the report and the table `quarantine` have all.
 const NAMED_FIELDS: usize = 5;
 
 /// Says in a few lines what a run did and cost.
@@ -332,13 +332,16 @@ fn summary(report: &RunReport, rates: &Rates) -> Vec<String> {
         0 => String::new(),
         _ => format!(", {:.2} per 100 tickets", report.requests_per_100_tickets),
     };
-    let undeclared = report.quarantine.iter().filter(|(_, field)| field.reason == Reason::Undeclared);
+    let is_undeclared = |reason| matches!(reason, Reason::Undeclared | Reason::Sensitive);
+    let undeclared = report.quarantine.iter().filter(|(_, field)| is_undeclared(field.reason));
     let undeclared: Vec<String> = undeclared.map(|(stream, field)| format!("{stream} {}", field.path)).collect();
     if !undeclared.is_empty() {
         let more = undeclared.len().saturating_sub(NAMED_FIELDS);
-        let more = if more > 0 { format!(", and {more} more (`--report`)") } else { String::new() };
+        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
         let named = undeclared.iter().take(NAMED_FIELDS).map(String::as_str).collect::<Vec<_>>().join(", ");
-        lines.push(format!("dropped, because no schema declares it: {named}{more}"));
+        lines.push(format!(
+            "dropped, because no schema declares it: {named}{more}; `counterfoil policy suggest` prints declarations"
+        ));
     }
     let waits: Vec<String> =
         report.ledger.waited.iter().map(|(reason, wait)| format!("{reason} {:.1} s", wait.as_secs_f64())).collect();

@@ -16,6 +16,7 @@ use crate::extract::walk::{Closed, Step};
 use crate::extract::{Event, Progress, Run};
 use crate::kustomer::Endpoint;
 use crate::lake::manifest::Watermark;
+use crate::lake::quarantine::Seen;
 use crate::lake::run::{LISTED_REJECTED, RejectedRecord, StreamRun};
 use crate::lake::{Lake, RowCounts, Transaction};
 use crate::model::Stream;
@@ -49,6 +50,8 @@ pub(super) struct Committer<'a> {
     committed: Timestamp,
     proof: Proof,
     run: StreamRun,
+    /// What was seen and not stored, for the last commit.
+    quarantine: Option<Seen>,
     model: Model,
     /// Searches that the ranges should take, by what they promised when they began.
     pub(super) planned: Price,
@@ -89,6 +92,7 @@ impl<'a> Committer<'a> {
             committed: run.clock.now(),
             proof: Proof::default(),
             run: StreamRun { stream: stream.table().to_owned(), range_ms, ..StreamRun::default() },
+            quarantine: None,
             model,
             planned: Price::default(),
         }
@@ -153,8 +157,17 @@ impl<'a> Committer<'a> {
         }
     }
 
+    /// Takes what was seen and not stored; where not everything is proven, not every record was seen.
+    pub(super) fn quarantine(&mut self, seen: Seen) {
+        self.run.quarantined = seen.fields.len() as u64;
+        self.quarantine = Some(Seen { whole: seen.whole && self.unproven().is_empty(), ..seen });
+    }
+
     /// Commits what waits, and returns the stream's figures.
     pub(super) async fn finish(mut self) -> Result<StreamRun> {
+        if let Some(seen) = self.quarantine.take() {
+            self.transaction.quarantine(self.stream, seen);
+        }
         self.commit().await?;
         let unproven = self.unproven();
         self.run.complete = unproven.is_empty();

@@ -17,7 +17,10 @@
 //!                    "appended": [first, last],
 //!                    "superseded": "<roaring>", "tombstones": "<roaring>", "index": {"header_bytes": …, "bytes": …}}},
 //!     {"watermark": {"table": "tickets", "to": {…}}},
-//!     {"run":       {…}} ] }
+//!     {"run":       {…}},
+//!     {"quarantine": {"table": "tickets", "seen": {"whole": true, "fields": [{"path": …, "type": "text", "reason": "undeclared",
+//!                    "count": …, "first_ms": …, "last_ms": …, "run": …}], "declared": ["attributes.…", …],
+//!                    "attributes": {"tierStr": false, "ssnStr": true}}}} ] }
 //! ```
 //!
 //! `index` is there when an index stands beside the file (`lake/index.rs`), which takes the same name.
@@ -38,6 +41,11 @@
 //! Runs are kept up to a number, 1,000 in this format: a `run` of a new id beyond it removes the oldest. Each reader applies
 //! the rule while it applies the commits, so a version holds the same runs whether it is made from commits or from a
 //! snapshot, and no action has to name what goes.
+//!
+//! `quarantine` adds fields that were seen and not stored to those of the table (`lake/quarantine.rs`): counts by path, type
+//! and reason. `whole` (absent: false) says that every record was seen, so that the entries before it go; `declared` (absent:
+//! none) are paths whose entries go because something declares them now; `attributes` (absent: as before) are the custom
+//! attributes that the source defines, with its mark for sensitive ones. Entries are bounded by each reader alike.
 //!
 //! The seal binds the object to the lake and to its version, so a commit that was put under another number, or taken from
 //! another lake, does not open. `id` lets a writer recognize its own commit when a store reports a put twice.
@@ -60,6 +68,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::lake::layout;
 use crate::lake::manifest::{DataFile, IndexSize, Watermark};
+use crate::lake::quarantine::Seen;
 use crate::lake::run::RunRecord;
 use crate::model::Stream;
 use crate::policy::Rules;
@@ -106,6 +115,8 @@ pub(super) enum Action {
     Watermark(Stream, Watermark),
     /// A run, new or told anew.
     Run(Arc<RunRecord>),
+    /// Fields of the stream that were seen and not stored.
+    Quarantine(Stream, Arc<Seen>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -133,6 +144,7 @@ enum WireAction {
     Supersede { table: String, path: String, rows: String },
     Watermark { table: String, to: Watermark },
     Run(Box<RunRecord>),
+    Quarantine { table: String, seen: Seen },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -281,6 +293,9 @@ impl Action {
             }
             Self::Watermark(stream, to) => WireAction::Watermark { table: stream.to_string(), to: to.clone() },
             Self::Run(run) => WireAction::Run(Box::new(RunRecord::clone(run))),
+            Self::Quarantine(stream, seen) => {
+                WireAction::Quarantine { table: stream.to_string(), seen: Seen::clone(seen) }
+            }
         })
     }
 }
@@ -333,6 +348,7 @@ impl WireAction {
             Self::Supersede { table, path, rows } => Action::Supersede(stream(&table)?, path, bitmap(&rows)?),
             Self::Watermark { table, to } => Action::Watermark(stream(&table)?, to),
             Self::Run(run) => Action::Run(Arc::from(run)),
+            Self::Quarantine { table, seen } => Action::Quarantine(stream(&table)?, Arc::new(seen)),
         })
     }
 }
@@ -381,6 +397,7 @@ mod tests {
 
     use super::*;
     use crate::error::ErrorKind;
+    use crate::lake::quarantine::SeenField;
     use crate::policy::{AttributeRule, ColumnRule, RulesOfTable};
 
     fn columns() -> SchemaRef {
@@ -430,6 +447,20 @@ mod tests {
         let custom = AttributeRule { pattern: "*Num".to_owned(), ..AttributeRule::default() };
         let table = RulesOfTable { table: "tickets".to_owned(), columns: vec![column], custom: vec![custom] };
         let rules = Rules { digest: "abc".to_owned(), tables: vec![table] };
+        let seen = Seen {
+            whole: true,
+            fields: vec![SeenField {
+                path: "attributes.custom.ssnStr".to_owned(),
+                json_type: "text".to_owned(),
+                reason: "sensitive".to_owned(),
+                count: 4,
+                first_ms: 1,
+                last_ms: 2,
+                run: "run".to_owned(),
+            }],
+            declared: vec!["attributes.area".to_owned()],
+            attributes: Some([("ssnStr".to_owned(), true)].into()),
+        };
         Commit {
             version: 7,
             id: "id".to_owned(),
@@ -446,6 +477,8 @@ mod tests {
                 Action::Run(Arc::new(run)),
                 Action::Policy(Arc::new(rules)),
                 Action::Redeclare(Stream::Tickets, columns()),
+                Action::Quarantine(Stream::Tickets, Arc::new(seen)),
+                Action::Quarantine(Stream::Tags, Arc::new(Seen::default())),
             ],
         }
     }

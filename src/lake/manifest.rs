@@ -14,6 +14,7 @@ use roaring::RoaringBitmap;
 
 use crate::error::{Error, Result};
 use crate::lake::commit::{Action, Commit};
+use crate::lake::quarantine::Quarantine;
 use crate::lake::run::RunRecord;
 use crate::lake::{index, layout};
 use crate::model::{ObjectId, Stream};
@@ -39,6 +40,8 @@ pub struct Manifest {
     pub policy: Option<Arc<str>>,
     /// The rules that files, the newest run or the newest commit with a policy name, by digest.
     pub policies: BTreeMap<String, Arc<Rules>>,
+    /// Fields that were seen and not stored, by stream.
+    pub quarantine: BTreeMap<Stream, Arc<Quarantine>>,
 }
 
 /// A table: its columns (the union over its history) and files.
@@ -215,6 +218,8 @@ impl Manifest {
         }
         actions.extend(self.watermarks.iter().map(|(stream, to)| Action::Watermark(*stream, to.clone())));
         actions.extend(self.runs.iter().map(|run| Action::Run(Arc::clone(run))));
+        let quarantine = self.quarantine.iter();
+        actions.extend(quarantine.map(|(stream, kept)| Action::Quarantine(*stream, Arc::new(kept.to_seen()))));
         let policy = self.policy.clone();
         Commit { version: self.version, id, committed_ms: self.committed_ms, writer, policy, actions }
     }
@@ -282,6 +287,10 @@ impl Changes<'_> {
                         runs.remove(0);
                     }
                 }
+                Ok(())
+            }
+            Action::Quarantine(stream, seen) => {
+                Arc::make_mut(self.manifest.quarantine.entry(stream).or_default()).apply(&seen);
                 Ok(())
             }
         }
@@ -430,6 +439,7 @@ pub(super) fn missing_column<'a>(schema: &Schema, rows: &'a Schema) -> Option<&'
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
+    use crate::lake::quarantine::Seen;
 
     fn schema(columns: &[(&str, DataType)]) -> SchemaRef {
         let fields: Vec<Field> = columns.iter().map(|(name, kind)| Field::new(*name, kind.clone(), false)).collect();
@@ -483,6 +493,10 @@ mod tests {
                 outcome: "complete".to_owned(),
                 ..RunRecord::default()
             })),
+            Action::Quarantine(
+                Stream::Tickets,
+                Arc::new(Seen { attributes: Some([("tierStr".to_owned(), false)].into()), ..Seen::default() }),
+            ),
         ];
         manifest.apply(commit(1, actions)).unwrap();
         manifest

@@ -1,4 +1,4 @@
-//! The tables of a version: which names there are, and the table of runs.
+//! The tables of a version: which names there are, and the tables of runs and of what is in quarantine.
 //!
 //! | name | rows |
 //! |---|---|
@@ -6,6 +6,7 @@
 //! | `users`, `teams`, `tags`, … | every row that the source listed last, those that it marks as deleted too: old tickets name them |
 //! | `ticket_versions`, `customer_versions` | every revision and tombstone |
 //! | `runs` | one per run and stream, from the manifest |
+//! | `quarantine` | one per field that was seen and not stored, from the manifest: names and counts |
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,6 +28,9 @@ use crate::model::Stream;
 
 /// The table of runs.
 pub(super) const RUNS: &str = "runs";
+
+/// The table of fields that were seen and not stored.
+pub(super) const QUARANTINE: &str = "quarantine";
 
 /// Returns the name of the table of all revisions, for the streams that have one.
 const fn versions_table(stream: Stream) -> Option<&'static str> {
@@ -52,7 +56,7 @@ pub(super) fn find(name: &str) -> Option<(Stream, View)> {
 pub(super) fn names(manifest: &Manifest) -> Vec<String> {
     let streams = manifest.tables.keys();
     let named = streams.flat_map(|stream| [Some(stream.table()), versions_table(*stream)]).flatten();
-    named.chain([RUNS]).map(str::to_owned).collect()
+    named.chain([RUNS, QUARANTINE]).map(str::to_owned).collect()
 }
 
 /// Makes the table of runs: one row per run and stream, one without a stream for a run that reached none.
@@ -134,6 +138,41 @@ pub(super) fn runs(manifest: &Manifest) -> Result<Arc<dyn TableProvider>> {
             counts(rows.iter().map(|row| &row.run.received_bytes))?,
         ),
     ];
+    table(columns)
+}
+
+/// Makes the table of fields that were seen and not stored: one row per stream, path, type and reason.
+pub(super) fn quarantine(manifest: &Manifest) -> Result<Arc<dyn TableProvider>> {
+    let kept = || {
+        let streams = manifest.quarantine.iter();
+        streams.flat_map(|(stream, kept)| kept.fields.iter().map(move |(key, count)| (stream, key, count)))
+    };
+    table([
+        ("stream", "Table of the stream", texts(kept().map(|(stream, ..)| Some(stream.table())))),
+        (
+            "path",
+            "Where the field stands in a record; * for what may not be named",
+            texts(kept().map(|(_, key, _)| Some(key.path.as_str()))),
+        ),
+        (
+            "json_type",
+            "JSON type of its values: text, number, bool, array, object",
+            texts(kept().map(|(_, key, _)| Some(key.json_type.as_str()))),
+        ),
+        (
+            "reason",
+            "Why nothing was stored: undeclared, mismatch (another type than declared), sensitive (marked by the source)",
+            texts(kept().map(|(_, key, _)| Some(key.reason.as_str()))),
+        ),
+        ("count", "How often it was seen", numbers(kept().map(|(.., count)| Some(count.count)))),
+        ("first_seen", "First run that saw it", times(kept().map(|(.., count)| Some(count.first_ms)))),
+        ("last_seen", "Last run that saw it", times(kept().map(|(.., count)| Some(count.last_ms)))),
+        ("run_id", "Id of the last run that saw it", texts(kept().map(|(.., count)| Some(count.run.as_str())))),
+    ])
+}
+
+/// Makes a table of columns, each with its name and description.
+fn table<const N: usize>(columns: [(&str, &str, ArrayRef); N]) -> Result<Arc<dyn TableProvider>> {
     let fields: Vec<Field> = columns
         .iter()
         .map(|(name, description, values)| {
@@ -181,7 +220,7 @@ fn counts<'a>(values: impl Iterator<Item = &'a BTreeMap<String, u64>>) -> Result
 }
 
 fn failed(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
-    Error::internal("failed to make the table of runs").with_source(error)
+    Error::internal("failed to make a table of the manifest").with_source(error)
 }
 
 fn times(values: impl Iterator<Item = Option<i64>>) -> ArrayRef {

@@ -20,6 +20,7 @@ use crate::lake::attempts::Attempts;
 use crate::lake::commit::Action;
 use crate::lake::manifest::{DataFile, Manifest, TableState, Watermark, union};
 use crate::lake::merge::{self, Incoming};
+use crate::lake::quarantine::{Quarantine, Seen};
 use crate::lake::run::RunRecord;
 use crate::lake::{Inner, put};
 use crate::model::{ObjectId, Stream};
@@ -32,6 +33,7 @@ pub struct Transaction {
     watermarks: BTreeMap<Stream, Watermark>,
     runs: Vec<RunRecord>,
     policy: Option<Arc<Rules>>,
+    quarantine: Vec<(Stream, Seen)>,
 }
 
 /// Rows of one stream that wait for the commit.
@@ -79,7 +81,14 @@ pub struct RowCounts {
 
 impl Transaction {
     pub(super) fn new(lake: Arc<Inner>) -> Self {
-        Self { lake, tables: BTreeMap::new(), watermarks: BTreeMap::new(), runs: Vec::new(), policy: None }
+        Self {
+            lake,
+            tables: BTreeMap::new(),
+            watermarks: BTreeMap::new(),
+            runs: Vec::new(),
+            policy: None,
+            quarantine: Vec::new(),
+        }
     }
 
     /// Names the writer's policy in the commit; the lake keeps its rules.
@@ -122,6 +131,11 @@ impl Transaction {
         self.runs.push(run);
     }
 
+    /// Adds fields that were seen and not stored to the stream's quarantine.
+    pub fn quarantine(&mut self, stream: Stream, seen: Seen) {
+        self.quarantine.push((stream, seen));
+    }
+
     /// Commits; an empty transaction makes no version.
     ///
     /// # Errors
@@ -130,7 +144,7 @@ impl Transaction {
     /// attempt; [`Unavailable`](crate::error::ErrorKind::Unavailable) when the store fails: the commit may then have been made or not, and
     /// repeating the work is right in both cases.
     pub async fn commit(self) -> Result<CommitSummary> {
-        let Self { lake, tables, watermarks, runs, policy } = self;
+        let Self { lake, tables, watermarks, runs, policy, quarantine } = self;
         let mut tables = tables
             .into_iter()
             .map(|(stream, pending)| TableChange::try_new(stream, pending))
@@ -145,6 +159,7 @@ impl Transaction {
                 summary.streams.push((table.stream, counts));
             }
             plan_records(base, &watermarks, &runs, &mut actions);
+            plan_quarantine(base, &quarantine, &mut actions);
             if actions.is_empty() {
                 return Ok(summary);
             }
@@ -169,6 +184,21 @@ fn plan_records(
         let known = base.runs.iter().rev().any(|known| known.as_ref() == run);
         if !told_again && !known {
             actions.push(Action::Run(Arc::new(run.clone())));
+        }
+    }
+}
+
+/// Adds what runs saw to the quarantine, where that changes anything.
+fn plan_quarantine(base: &Manifest, quarantine: &[(Stream, Seen)], actions: &mut Vec<Action>) {
+    for (stream, seen) in quarantine {
+        let before = base.quarantine.get(stream).map(|kept| Quarantine::clone(kept)).unwrap_or_default();
+        // Definitions are the longest part, and nearly always the same.
+        let attributes = seen.attributes.clone().filter(|attributes| *attributes != before.attributes);
+        let seen = Seen { attributes, ..seen.clone() };
+        let mut after = before.clone();
+        after.apply(&seen);
+        if after != before {
+            actions.push(Action::Quarantine(*stream, Arc::new(seen)));
         }
     }
 }

@@ -159,6 +159,20 @@ impl Decoder {
         )
     }
 
+    /// Tells whether something declares a path (keys joined by dots) or all that stands there: it is not quarantined.
+    #[must_use]
+    pub fn is_declared(&self, path: &str) -> bool {
+        let mut branch = self.plan.tree.branch(0);
+        for key in path.split('.') {
+            match branch.key(key) {
+                Some(Target::Branch(below)) => branch = self.plan.tree.branch(below),
+                Some(_) => return true,
+                None => return branch.is_covered,
+            }
+        }
+        true
+    }
+
     fn decode(&mut self, bytes: &[u8]) -> Result<(PageSummary, RecordBatch)> {
         let stream = self.plan.stream;
         let refused = |fault: Fault, (line, column): (usize, usize)| {

@@ -11,7 +11,12 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::model::Stream;
+use crate::policy::quarantine::{self, Quarantined, Reason};
+use crate::policy::rules::CUSTOM_PATH;
 use crate::schema::ColumnType;
+
+/// Attributes of a stream that are told by name.
+const MAX_ATTRIBUTES: usize = 2_000;
 
 /// Definitions of custom attributes, and the columns that the lake has, by stream.
 #[derive(Debug, Default)]
@@ -82,6 +87,27 @@ impl Definitions {
             column_type: column_type(field.data_type()),
         });
         self.held.insert(stream, held.collect());
+    }
+
+    /// Tells which custom attributes the source defines, and which of them it marks sensitive; nothing where it was not asked.
+    ///
+    /// Names that do not look like an attribute's are left out, and so are those beyond a bound.
+    #[must_use]
+    pub fn attributes(&self, stream: Stream) -> Option<BTreeMap<String, bool>> {
+        let named = self.streams.get(&stream)?.iter().filter(|(name, _)| quarantine::is_attribute_name(name));
+        Some(named.take(MAX_ATTRIBUTES).map(|(name, told)| (name.clone(), told.is_sensitive)).collect())
+    }
+
+    /// Gives fields that nothing declares the reason `sensitive` where the source marks them so.
+    pub fn mark_sensitive(&self, stream: Stream, fields: &mut [Quarantined]) {
+        for field in fields.iter_mut().filter(|field| field.reason == Reason::Undeclared) {
+            let attribute = CUSTOM_PATH
+                .into_iter()
+                .try_fold(field.path.as_str(), |rest, key| rest.strip_prefix(key)?.strip_prefix('.'));
+            if attribute.and_then(|name| self.of(stream).get(name)).is_some_and(|told| told.is_sensitive) {
+                field.reason = Reason::Sensitive;
+            }
+        }
     }
 
     pub(super) fn of(&self, stream: Stream) -> &BTreeMap<String, Definition> {

@@ -32,6 +32,8 @@ pub enum Reason {
     Undeclared,
     /// Its value has another type than its column, or is out of the type's range.
     Mismatch,
+    /// The source marks it sensitive, and no declaration names it: patterns do not keep such an attribute.
+    Sensitive,
 }
 
 impl Reason {
@@ -41,6 +43,7 @@ impl Reason {
         match self {
             Self::Undeclared => "undeclared",
             Self::Mismatch => "mismatch",
+            Self::Sensitive => "sensitive",
         }
     }
 }
@@ -173,7 +176,8 @@ impl Counts {
     }
 }
 
-fn is_attribute_name(name: &str) -> bool {
+/// Tells whether a name may be reported: it looks like an attribute's, and not like a value.
+pub(super) fn is_attribute_name(name: &str) -> bool {
     name.len() <= 64
         && name.starts_with(|first: char| first.is_ascii_alphabetic())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')

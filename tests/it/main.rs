@@ -1,7 +1,9 @@
 //! The integration tests: one binary, a file per use case.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![recursion_limit = "256"]
 
+mod allocations;
 mod attacks;
 mod budget;
 mod commands;
@@ -9,6 +11,7 @@ mod compact;
 mod details;
 mod drift;
 mod examples;
+mod fields;
 mod holes;
 mod inspect;
 mod interop;
