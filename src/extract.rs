@@ -54,9 +54,9 @@ use crate::kustomer::{Client, Endpoint, Ledger, SearchObject};
 use crate::lake::manifest::{Manifest, Watermark};
 use crate::lake::quarantine::{Seen, SeenField};
 use crate::lake::run::{RunRecord, StreamRun};
-use crate::lake::{Lake, Lease, Purpose};
+use crate::lake::{Lake, Lease, Purpose, Survey};
 use crate::model::{ObjectId, Stream};
-use crate::policy::{Decoder, Definitions, Policy, Quarantined, Reason};
+use crate::policy::{Decoder, Definitions, Policy, Quarantined, Reason, RuleChange, compare};
 use crate::retry::SplitMix64;
 
 /// The lease is extended this often, well within its duration.
@@ -195,6 +195,10 @@ pub struct RunReport {
     pub quarantine: Vec<(Stream, Quarantined)>,
     /// Streams walked by search that the run did not come to.
     pub unreached: Vec<Stream>,
+    /// What has changed in the policy since the lake was written last, as far as the lake has the former rules.
+    pub policy_changes: Vec<RuleChange>,
+    /// How what is stored stands to the policy after the run.
+    pub survey: Survey,
 }
 
 impl RunReport {
@@ -251,6 +255,7 @@ pub async fn run(
         },
         quarantine: Vec::new(),
         seen: Vec::new(),
+        policy_changes: Vec::new(),
         planned: Price::default(),
         caps: Caps::new(settings, None, started.as_millisecond()),
         organisation: None,
@@ -314,6 +319,7 @@ struct Run<'a> {
     quarantine: Vec<(Stream, Quarantined)>,
     /// What of small streams was seen and not stored, for the commit that ends the run.
     seen: Vec<(Stream, Seen)>,
+    policy_changes: Vec<RuleChange>,
     /// What the streams that were begun should cost.
     planned: Price,
     caps: Caps,
@@ -326,6 +332,7 @@ impl Run<'_> {
         let declared = self.policy.streams();
         let manifest = self.lake.latest().await?;
         self.planned = price::fixed(self.policy, &manifest, self.settings, self.record.started_ms);
+        self.policy_changes = policy_changes(&manifest, self.policy);
         let remembered = manifest.runs.iter().rev().find_map(|run| run.caps.as_ref());
         self.caps = Caps::new(self.settings, remembered, self.record.started_ms);
         let mut definitions = Definitions::default();
@@ -534,6 +541,7 @@ impl Run<'_> {
             transaction.quarantine(stream, seen);
         }
         transaction.commit().await?;
+        let survey = Lake::survey(self.lake.latest().await?.as_ref(), self.policy)?;
         let tickets =
             record.streams.iter().find(|run| run.stream == Stream::Tickets.table()).map_or(0, |run| run.distinct);
         let mut unreached = self.policy.streams();
@@ -546,6 +554,8 @@ impl Run<'_> {
             complete,
             quarantine: std::mem::take(&mut self.quarantine),
             unreached,
+            policy_changes: std::mem::take(&mut self.policy_changes),
+            survey,
         })
     }
 }
@@ -559,6 +569,13 @@ fn declared_now(manifest: &Manifest, stream: Stream, decoder: &Decoder) -> Vec<S
         .collect();
     declared.dedup();
     declared
+}
+
+/// Compares the policy with the one that the lake was written by last.
+fn policy_changes(manifest: &Manifest, policy: &Policy) -> Vec<RuleChange> {
+    let before = manifest.policy.as_deref().filter(|before| *before != policy.digest().as_ref());
+    let before = before.and_then(|before| manifest.policies.get(before));
+    before.map_or_else(Vec::new, |before| compare(before, policy.rules()))
 }
 
 /// Returns what a stream's records are called at the source's search.

@@ -20,6 +20,7 @@
 //! The objects are listed in `lake/layout.rs`; the form of a commit stands in `lake/commit.rs`, of a data file in `lake/file.rs`,
 //! of its index in `lake/index.rs`.
 
+mod apply;
 mod attempts;
 mod commit;
 mod compact;
@@ -63,6 +64,9 @@ use datafusion::catalog::TableProvider;
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 
+pub use self::apply::{
+    ApplyOutcome, ApplyPlan, ApplyReport, ApplySettings, ColumnSurvey, OlderVersions, Survey, TableSurvey,
+};
 pub use self::compact::{CompactOutcome, CompactPlan, CompactReport, CompactSettings, CompactTask};
 pub use self::erase::{ErasePlan, EraseRequest, ErasedTable, Receipt};
 pub use self::expire::{Expire, Expiry};

@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use arrow::datatypes::Schema;
+use arrow::datatypes::{Field, Schema};
 
 use crate::error::{Error, Result};
 use crate::model::Stream;
@@ -37,6 +37,9 @@ use crate::schema::Schemas;
 use crate::secret::PseudonymKey;
 
 mod batch;
+mod bucket;
+mod canonical;
+mod change;
 mod columns;
 mod custom;
 mod decode;
@@ -50,18 +53,24 @@ mod method;
 mod names;
 mod plan;
 mod quarantine;
+mod restate;
 mod rules;
 mod scalar;
+mod scrub;
 mod tombstone;
 mod tree;
+mod view;
 
 pub use batch::{RecordKey, RedactedBatch, SortedRows};
+pub use change::{Direction, RuleChange, compare};
 pub use custom::{AttributeChange, Change};
 pub use decode::{Decoder, PageSummary, Rejected};
 pub use definitions::Definitions;
 pub use form::{AttributeRule, ColumnRule, Rules, RulesOfTable};
 pub use ids::IdPage;
 pub use quarantine::{Quarantined, Reason};
+pub use restate::{Restatement, Step};
+pub use view::RuleView;
 
 use plan::Plan;
 use rules::TableRules;
@@ -78,6 +87,12 @@ pub struct Policy {
 #[must_use]
 pub fn pseudonym(key: &PseudonymKey, domain: &str, value: &str) -> String {
     method::pseudonym(key, domain, value)
+}
+
+/// Tells whether a column is kept under the second key.
+#[must_use]
+pub fn is_restricted(column: &Field) -> bool {
+    column.metadata().get("method").is_some_and(|method| method == "restrict" || method.starts_with("restrict("))
 }
 
 impl Policy {
@@ -131,7 +146,7 @@ impl Policy {
     #[expect(clippy::needless_pass_by_value, reason = "callers share one key among their decoders")]
     pub fn decoder(&self, stream: Stream, definitions: &Definitions, key: Arc<PseudonymKey>) -> Result<Decoder> {
         let columns = self.rules_of(stream)?.columns_with(definitions)?;
-        Ok(Decoder::new(Arc::new(Plan::new(stream, Arc::clone(&self.digest), &columns, &key))))
+        Ok(Decoder::new(Arc::new(Plan::try_new(stream, Arc::clone(&self.digest), &columns, &key)?)))
     }
 
     /// Tells what is new about a stream's custom attributes, against the columns that [`Definitions::hold`] was told of.
@@ -627,7 +642,7 @@ class = "internal"
             (
                 column("a", "text", "content", "\"keep\""),
                 "free text cannot be kept (file: tickets.toml, line: 27, column: a, class: content, method: keep)",
-                "drop it, or give the column the class that it has if people do not write into it",
+                "scrub it, drop it, or give the column the class that it has if people do not write into it",
             ),
             (
                 column("a", "text", "internal", "\"psuedonymize\""),

@@ -135,6 +135,8 @@ pub struct TableSchema {
     pub columns: Vec<Column>,
     /// Custom attributes by name or pattern (`*Num`), expanded to columns with the source's definitions at each run.
     pub custom: Vec<CustomRule>,
+    /// Patterns for `scrub`.
+    pub patterns: Vec<Pattern>,
 }
 
 /// A declared column.
@@ -262,7 +264,29 @@ pub struct MethodText {
     /// Name, e.g. `truncate`.
     pub name: String,
     /// Arguments by name, e.g. `to = "day"`.
-    pub arguments: BTreeMap<String, String>,
+    pub arguments: BTreeMap<String, Argument>,
+}
+
+/// An argument of a method, numbers as they are written.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Argument {
+    /// A string or a number.
+    One(String),
+    /// An array of them.
+    List(Vec<String>),
+}
+
+/// A pattern of the file's own, which is part of every `scrub` in it.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    /// Name, which is stored in place of what it matches: `[name]`.
+    pub name: String,
+    /// Regular expression.
+    pub regex: String,
+    /// Description.
+    pub description: String,
+    /// Line of the declaration in its file, from 1.
+    pub line: usize,
 }
 
 #[cfg(test)]

@@ -124,7 +124,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<()> 
     let mut requests = 0;
     if let Some(config) = local::settings(context, &mut findings)? {
         let policy = local::policy(&config, &mut findings)?;
-        let manifest = local::lake(context, &config, &mut findings).await?;
+        let manifest = local::lake(context, &config, policy.as_ref(), &mut findings).await?;
         if arguments.offline {
             findings.ok("source", "not asked, as told")?;
         } else {

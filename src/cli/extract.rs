@@ -8,6 +8,7 @@ use clap::Args;
 use jiff::Timestamp;
 use tempfile::NamedTempFile;
 
+use super::lake::apply;
 use super::metrics::{self, Figures};
 use super::progress::Bar;
 use super::{Context, Ended, INTERRUPTED, grouped, interruption, moment, say};
@@ -161,6 +162,9 @@ async fn watched(context: &Context, arguments: &Arguments, known: &mut Known) ->
     known.run = Some(report.run.clone());
     if !context.quiet {
         for line in summary(&report, &rates) {
+            say(&line);
+        }
+        for line in policy_notes(&report) {
             say(&line);
         }
         if report.complete {
@@ -357,6 +361,21 @@ fn summary(report: &RunReport, rates: &Rates) -> Vec<String> {
     if !report.complete {
         lines.push(left(report, rates));
     }
+    lines
+}
+
+/// Changed rules that the summary names; the report has all.
+const NAMED_CHANGES: usize = 8;
+
+/// Says what has changed in the policy since the lake was written last, and what that leaves to do.
+fn policy_notes(report: &RunReport) -> Vec<String> {
+    let changes = &report.policy_changes;
+    let mut lines: Vec<String> = changes.iter().take(NAMED_CHANGES).map(|change| format!("policy: {change}")).collect();
+    if changes.len() > NAMED_CHANGES {
+        lines.push(format!("policy: {} more rules changed (`--report`)", changes.len() - NAMED_CHANGES));
+    }
+    lines.extend(apply::forbidden(&report.survey));
+    lines.extend(apply::lacking(&report.survey));
     lines
 }
 

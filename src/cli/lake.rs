@@ -1,6 +1,7 @@
 //! `counterfoil lake`: what the lake holds, and whether it is sound.
 
 mod accept;
+pub(super) mod apply;
 mod compact;
 mod erase;
 mod files;

@@ -10,6 +10,7 @@
 //! | `waited_seconds` | by reason |
 //! | `left` | what the run did not reach: `records`, `requests`, and `streams` that it did not come to |
 //! | `quarantine` | fields that were seen and not stored as declared: `stream`, `field`, `type`, `reason`, `count` |
+//! | `policy` | `digest`; `changes`: rules that differ from those by which the lake was written before (`table`, `rule`, `is_custom`, `from`, `to`, `direction`); `stored`: how what is stored stands to it after the run: by table, `columns` of `files` that hold what is forbidden and what `becomes` of them, and what `lacking_rows` are `lacking` |
 //!
 //! A new key may come without a new `format`; a key that goes or changes its meaning makes a new one.
 
@@ -76,6 +77,11 @@ impl RunReport {
                 "streams": self.unreached.iter().map(|stream| stream.table()).collect::<Vec<_>>(),
             },
             "quarantine": quarantine,
+            "policy": {
+                "digest": self.run.policy,
+                "changes": self.policy_changes,
+                "stored": self.survey,
+            },
         })
     }
 }
@@ -86,6 +92,7 @@ mod tests {
 
     use super::*;
     use crate::kustomer::Ledger;
+    use crate::lake::Survey;
     use crate::lake::run::{RunRecord, StreamRun};
     use crate::model::Stream;
     use crate::policy::{Quarantined, Reason};
@@ -126,6 +133,8 @@ mod tests {
                 },
             )],
             unreached: vec![Stream::Tickets],
+            policy_changes: Vec::new(),
+            survey: Survey::default(),
         }
     }
 

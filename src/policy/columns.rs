@@ -63,8 +63,8 @@ impl ColumnBuilder {
         let values = match kind {
             Kind::Text(_) => Values::Text(StringBuilder::new()),
             Kind::TextList(_) => Values::TextList(ListBuilder::new(StringBuilder::new())),
-            Kind::Int => Values::Int(Int64Builder::new()),
-            Kind::Float => Values::Float(Float64Builder::new()),
+            Kind::Int(_) => Values::Int(Int64Builder::new()),
+            Kind::Float(_) => Values::Float(Float64Builder::new()),
             Kind::Bool => Values::Bool(BooleanBuilder::new()),
             Kind::Timestamp(_) => Values::Timestamp(TimestampMillisecondBuilder::new().with_timezone("UTC")),
         };
@@ -147,16 +147,16 @@ impl ColumnBuilder {
                 }
                 builder.append_value(step.apply(text, &mut scratch.written));
             }
-            (Values::Int(builder), Kind::Int, Value::Number(number)) => {
+            (Values::Int(builder), Kind::Int(bucket), Value::Number(number)) => {
                 let Some(int) = scalar::int(number) else { return false };
                 if plan.role == Role::Rev {
                     key.rev = Some(int);
                 }
-                builder.append_value(int);
+                builder.append_option(bucket.as_ref().map_or(Some(int), |bucket| bucket.int(int)));
             }
-            (Values::Float(builder), Kind::Float, Value::Number(number)) => {
+            (Values::Float(builder), Kind::Float(bucket), Value::Number(number)) => {
                 let Some(float) = scalar::float(number) else { return false };
-                builder.append_value(float);
+                builder.append_option(bucket.as_ref().map_or(Some(float), |bucket| bucket.float(float)));
             }
             (Values::Bool(builder), Kind::Bool, Value::Bool(is_true)) => {
                 if plan.role == Role::Deleted {

@@ -17,12 +17,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::Result;
-use crate::model::Stream;
 use crate::policy::definitions::{Definition, Held};
-use crate::policy::method::{Method, Place};
+use crate::policy::method::{Defaults, Method, Place};
 use crate::policy::names::{attribute_of, column_names, columns_of, suffix};
 use crate::policy::rules::{CUSTOM_PATH, CompiledColumn, TableRules, check_content};
-use crate::schema::{ColumnType, CustomRule};
+use crate::schema::{ColumnType, CustomRule, TableSchema};
 
 /// What is new about a custom attribute, against the columns that the lake has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,27 +65,17 @@ pub(super) struct Expansion {
     pub(super) changes: Vec<AttributeChange>,
 }
 
-/// Checks what can be known of a rule before the definitions are.
-pub(super) fn check_rule(stream: Stream, file: &str, rule: &CustomRule) -> Result<()> {
-    let place = place(file, rule);
-    let method = Method::compile(&rule.method, &format!("{stream}.{}", rule.pattern), &place)?;
-    match suffix(&rule.pattern) {
-        Some((_, column_type)) => {
-            method.check_fits(column_type, &place)?;
-            check_content(rule.class, column_type, &method, &place)
-        }
-        None => check_content(rule.class, ColumnType::Text, &method, &place),
+/// Checks what can be known of a rule before the definitions are, and returns its method in canonical text.
+pub(super) fn check_rule(schema: &TableSchema, rule: &CustomRule) -> Result<String> {
+    let place = place(&schema.file, rule);
+    let method = Method::compile(&rule.method, Defaults { domain: "", patterns: &schema.patterns }, &place)?;
+    let told = suffix(&rule.pattern).map(|(_, column_type)| column_type);
+    if let Some(column_type) = told {
+        method.check_fits(column_type, &place)?;
     }
-}
-
-/// Writes the method of a rule in one fixed form; a pseudonym's domain stands there where it is written, for the default is
-/// each column's own.
-pub(super) fn canonical(rule: &CustomRule) -> String {
-    let arguments: Vec<String> = rule.method.arguments.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    if arguments.is_empty() {
-        return rule.method.name.clone();
-    }
-    format!("{}({})", rule.method.name, arguments.join(","))
+    check_content(rule.class, told.unwrap_or(ColumnType::Text), &method, &place)?;
+    method.check_scrub(&place)?;
+    Ok(method.canonical())
 }
 
 /// Makes the columns of a table's custom rules; `held` are the columns that the lake has.
@@ -102,7 +91,7 @@ pub(super) fn expand(
     for (attribute, (column_type, definition, rule)) in covered {
         let Some(name) = names.get(attribute) else { continue };
         let place = place(&rules.file, rule);
-        let method = Method::compile(&rule.method, &format!("{}.{name}", rules.stream), &place)?;
+        let method = method_of(rules, rule, name)?;
         let fits = method
             .check_fits(column_type, &place)
             .and_then(|()| check_content(rule.class, column_type, &method, &place));
@@ -133,9 +122,17 @@ pub(super) fn expand(
                 Some(shown) => format!("Custom attribute {attribute}: {shown}"),
                 None => format!("Custom attribute {attribute}"),
             },
+            line: rule.line,
         });
     }
     Ok(expansion)
+}
+
+/// Compiles the method that a rule has for a column that it makes.
+pub(super) fn method_of(rules: &TableRules, rule: &CustomRule, column: &str) -> Result<Method> {
+    let domain = format!("{}.{column}", rules.stream);
+    let defaults = Defaults { domain: &domain, patterns: &rules.patterns };
+    Method::compile(&rule.method, defaults, &place(&rules.file, rule))
 }
 
 /// A covered attribute's type, definition and rule.
@@ -164,7 +161,7 @@ fn covered<'a>(
 }
 
 /// Finds the rule that decides over an attribute: one by name, else the longest pattern, of equal ones the first.
-fn rule_of<'a>(rules: &'a TableRules, attribute: &str) -> Option<&'a CustomRule> {
+pub(super) fn rule_of<'a>(rules: &'a TableRules, attribute: &str) -> Option<&'a CustomRule> {
     // The last of equal ones is taken, hence the reversed order.
     let covering = rules.custom.iter().rev().filter(|rule| rule.covers(attribute));
     covering.max_by_key(|rule| (rule.is_by_name(), rule.pattern.len()))
@@ -191,12 +188,14 @@ fn place(file: &str, rule: &CustomRule) -> Place {
 }
 
 /// Tells whether a column reads the attribute or something inside it.
-fn is_declared(rules: &TableRules, attribute: &str) -> bool {
-    rules.columns.iter().any(|column| {
-        column.path.len() > CUSTOM_PATH.len()
-            && column.path[..CUSTOM_PATH.len()] == CUSTOM_PATH
-            && column.path[CUSTOM_PATH.len()] == attribute
-    })
+pub(super) fn is_declared(rules: &TableRules, attribute: &str) -> bool {
+    rules.columns.iter().any(|column| attribute_at(&column.path) == Some(attribute))
+}
+
+/// Returns the custom attribute that a path leads to or into.
+pub(super) fn attribute_at(path: &[String]) -> Option<&str> {
+    let (above, below) = path.split_at_checked(CUSTOM_PATH.len())?;
+    below.first().filter(|_| above == CUSTOM_PATH).map(String::as_str)
 }
 
 fn column_type(attribute: &str, definition: Option<&Definition>, held: &[Held]) -> ColumnType {
@@ -221,6 +220,7 @@ fn column_type(attribute: &str, definition: Option<&Definition>, held: &[Held]) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Stream;
     use crate::policy::definitions::Definitions;
     use crate::policy::rules::TableRules;
     use crate::schema::Schemas;

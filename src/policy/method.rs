@@ -11,34 +11,78 @@
 //! | `pseudonymize` | `domain` | text, text_list | a keyed pseudonym, see below |
 //! | `truncate` | `to = "hour"`, `day`, `week`, `month` | timestamp | its start in UTC (weeks start on Monday) |
 //! | | `chars = N` | text, text_list | the first N characters |
+//! | `bucket` | `bounds = [a, b, …]` | int, float | the last bound that is not above the number; NULL below the first |
+//! | | `width = w` | | the multiple of w below the number |
+//! | `scrub` | `kinds = ["email", …]`, all unless written | text, text_list | the text, each match replaced by its kind |
+//! | `restrict` | `after`: another method, and its arguments | all but any | what `after` makes, under the second key |
 //!
 //! A pseudonym is `p<version>_<code>`: the version of the ring key in decimal and the first 16 bytes of
 //! HMAC-SHA256(key, domain, `0x00`, value) as base64url without padding. The domain is `table.column` unless written, so that
 //! one value has unrelated pseudonyms in two columns, and joins across tables are asked for by naming one domain in both.
 //! Empty text stays empty: it holds nothing, and would otherwise become the one value that everything joins on.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
 
 use crate::error::{Error, Result, did_you_mean};
-use crate::schema::{ColumnType, MethodText};
+use crate::policy::bucket::Bucket;
+use crate::policy::canonical;
+use crate::policy::scrub::{self, Scrub};
+use crate::schema::{Argument, ColumnType, MethodText, Pattern};
 use crate::secret::PseudonymKey;
 
-const NAMES: [&str; 5] = ["keep", "drop", "mask", "pseudonymize", "truncate"];
+const NAMES: [&str; 8] = ["keep", "drop", "mask", "pseudonymize", "truncate", "bucket", "scrub", "restrict"];
 /// More is not a mask: it would show most of any identifier.
 const MAX_KEEP_LAST: usize = 8;
 const MASKED: &str = "***";
 
 /// A method, its arguments checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Method {
     Keep,
     Drop,
     Mask(Mask),
-    Pseudonymize { domain: String },
+    /// The domain is empty where each column of a custom rule has its own.
+    Pseudonymize {
+        domain: String,
+    },
     TruncateTime(Grain),
-    TruncateText { chars: usize },
+    TruncateText {
+        chars: usize,
+    },
+    Bucket(Bucket),
+    Scrub(ScrubRule),
+    /// The second key over what another method makes, which is none of `drop` and `restrict`.
+    Restrict(Box<Method>),
+}
+
+/// What a scrub replaces.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ScrubRule {
+    /// Known kinds, in the order of their names.
+    pub(super) kinds: Vec<String>,
+    /// Patterns of the schema file by name and regular expression, in the order of the file.
+    pub(super) patterns: Vec<(String, String)>,
+}
+
+impl ScrubRule {
+    /// Compiles what runs.
+    pub(super) fn engine(&self) -> Result<Arc<Scrub>> {
+        Scrub::compile(&self.kinds, &self.patterns).map(Arc::new)
+    }
+}
+
+/// What a method's text is read with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Defaults<'a> {
+    /// Domain of `pseudonymize`.
+    pub(super) domain: &'a str,
+    /// Patterns of `scrub`.
+    pub(super) patterns: &'a [Pattern],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,56 +121,41 @@ impl Place {
 }
 
 impl Method {
-    /// Reads a method as written; `domain` is the default of `pseudonymize`.
-    pub(super) fn compile(text: &MethodText, domain: &str, place: &Place) -> Result<Self> {
-        let mut arguments = text.arguments.clone();
+    /// Reads a method as written.
+    pub(super) fn compile(text: &MethodText, defaults: Defaults<'_>, place: &Place) -> Result<Self> {
+        let mut arguments = Arguments { method: &text.name, values: text.arguments.clone(), place };
         let method = match text.name.as_str() {
             "keep" => Self::Keep,
             "drop" => Self::Drop,
-            "mask" => Self::Mask(match (arguments.remove("as"), arguments.remove("keep_last")) {
-                (None, None) => Mask::All,
-                (Some(form), None) => match form.as_str() {
-                    "email" => Mask::Email,
-                    "phone" => Mask::Phone,
-                    _ => return Err(wrong_argument(place, "as", &form, "known are: email, phone")),
-                },
-                (None, Some(last)) => Mask::KeepLast(
-                    last.parse().ok().filter(|last| (1..=MAX_KEEP_LAST).contains(last)).ok_or_else(|| {
-                        wrong_argument(place, "keep_last", &last, &format!("write a number from 1 to {MAX_KEEP_LAST}"))
-                    })?,
-                ),
-                (Some(_), Some(_)) => {
-                    return Err(place
-                        .wrong("`mask` takes one of `as` and `keep_last`")
-                        .with_hint("remove one of the two arguments"));
-                }
-            }),
+            "mask" => Self::Mask(mask(&mut arguments)?),
             "pseudonymize" => {
-                let domain = arguments.remove("domain").unwrap_or_else(|| domain.to_owned());
-                if domain.is_empty() || domain.contains(char::is_control) {
-                    return Err(wrong_argument(place, "domain", &domain, "write a name, e.g. `customer.email`"));
-                }
+                let domain = match arguments.one("domain")? {
+                    Some(domain) if domain.is_empty() || domain.contains(char::is_control) => {
+                        return Err(wrong_argument(place, "domain", &domain, "write a name, e.g. `customer.email`"));
+                    }
+                    Some(domain) => domain,
+                    None => defaults.domain.to_owned(),
+                };
                 Self::Pseudonymize { domain }
             }
-            "truncate" => match (arguments.remove("to"), arguments.remove("chars")) {
-                (Some(to), None) => Self::TruncateTime(match to.as_str() {
-                    "hour" => Grain::Hour,
-                    "day" => Grain::Day,
-                    "week" => Grain::Week,
-                    "month" => Grain::Month,
-                    _ => return Err(wrong_argument(place, "to", &to, "known are: hour, day, week, month")),
-                }),
-                (None, Some(chars)) => Self::TruncateText {
-                    chars: chars.parse().ok().filter(|chars| *chars > 0).ok_or_else(|| {
-                        wrong_argument(place, "chars", &chars, "write a number of characters, at least 1")
-                    })?,
-                },
-                _ => {
-                    return Err(place
-                        .wrong("`truncate` takes one of `to` and `chars`")
-                        .with_hint("write `to = \"day\"` for a time, `chars = 12` for a text"));
+            "truncate" => truncate(&mut arguments)?,
+            "bucket" => Self::Bucket(bucket(&mut arguments)?),
+            "scrub" => Self::Scrub(ScrubRule {
+                kinds: kinds(&mut arguments)?,
+                patterns: defaults
+                    .patterns
+                    .iter()
+                    .map(|pattern| (pattern.name.clone(), pattern.regex.clone()))
+                    .collect(),
+            }),
+            "restrict" => {
+                let name = arguments.one("after")?.unwrap_or_else(|| "keep".to_owned());
+                if matches!(name.as_str(), "drop" | "restrict") {
+                    return Err(wrong_argument(place, "after", &name, "write a method whose values can be stored"));
                 }
-            },
+                let inner = MethodText { name, arguments: std::mem::take(&mut arguments.values) };
+                Self::Restrict(Box::new(Self::compile(&inner, defaults, place)?))
+            }
             unknown => {
                 return Err(place
                     .wrong("unknown method")
@@ -134,7 +163,7 @@ impl Method {
                     .with_hint(did_you_mean(unknown, NAMES)));
             }
         };
-        match arguments.keys().next() {
+        match arguments.values.keys().next() {
             None => Ok(method),
             Some(unknown) => Err(place
                 .wrong("method does not take this argument")
@@ -144,18 +173,46 @@ impl Method {
         }
     }
 
+    /// Reads the canonical text; `None` for one that this program does not write.
+    pub(super) fn read_canonical(text: &str) -> Option<Self> {
+        let mut text = canonical::read(text)?;
+        // Not an argument that people write: the patterns of a file stand beside its columns.
+        let patterns = match text.arguments.remove("patterns") {
+            None => Vec::new(),
+            Some(Argument::List(patterns)) => patterns
+                .iter()
+                .map(|pattern| {
+                    let (name, regex) = pattern.split_once(':')?;
+                    let (name, regex) = (name.to_owned(), regex.to_owned());
+                    Some(Pattern { name, regex, description: String::new(), line: 0 })
+                })
+                .collect::<Option<_>>()?,
+            Some(Argument::One(_)) => return None,
+        };
+        let place = Place { file: String::new(), line: 0, kind: "column", name: String::new() };
+        Self::compile(&text, Defaults { domain: "", patterns: &patterns }, &place).ok()
+    }
+
     /// Refuses a method that means nothing for a type.
     pub(super) fn check_fits(&self, column_type: ColumnType, place: &Place) -> Result<()> {
         let is_text = matches!(column_type, ColumnType::Text | ColumnType::TextList);
         let (fits, hint) = match self {
             Self::Drop => (true, ""),
             Self::Keep => (column_type != ColumnType::Any, "write `method = \"drop\"`: `any` is for what is dropped"),
-            Self::Mask(_) | Self::Pseudonymize { .. } | Self::TruncateText { .. } => {
+            Self::Mask(_) | Self::Pseudonymize { .. } | Self::TruncateText { .. } | Self::Scrub(_) => {
                 (is_text, "it takes text and text_list: keep or drop the column, or correct its type")
             }
             Self::TruncateTime(_) => {
                 (column_type == ColumnType::Timestamp, "`to` is for a timestamp; a text takes `chars = 12`")
             }
+            Self::Bucket(bucket) => match column_type {
+                ColumnType::Int => (bucket.is_whole(), "an int takes whole bounds and widths"),
+                _ => (
+                    column_type == ColumnType::Float,
+                    "it takes int and float; a timestamp takes `{ name = \"truncate\", to = \"day\" }`",
+                ),
+            },
+            Self::Restrict(inner) => return inner.check_fits(column_type, place),
         };
         if fits {
             return Ok(());
@@ -167,6 +224,17 @@ impl Method {
             .with_hint(hint))
     }
 
+    /// Refuses a scrub that does not compile.
+    pub(super) fn check_scrub(&self, place: &Place) -> Result<()> {
+        match self.inner() {
+            Self::Scrub(rule) => rule.engine().map(|_| ()).map_err(|error| {
+                let hint = error.hint().unwrap_or("correct the pattern").to_owned();
+                place.wrong("scrub does not compile").with_hint(hint).with_source(error)
+            }),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Keep => "keep",
@@ -174,21 +242,166 @@ impl Method {
             Self::Mask(_) => "mask",
             Self::Pseudonymize { .. } => "pseudonymize",
             Self::TruncateTime(_) | Self::TruncateText { .. } => "truncate",
+            Self::Bucket(_) => "bucket",
+            Self::Scrub(_) => "scrub",
+            Self::Restrict(_) => "restrict",
         }
+    }
+
+    /// Returns the method that makes the values: what `restrict` comes after, or the method itself.
+    pub(super) fn inner(&self) -> &Self {
+        match self {
+            Self::Restrict(inner) => inner,
+            other => other,
+        }
+    }
+
+    pub(super) fn is_restricted(&self) -> bool {
+        matches!(self, Self::Restrict(_))
     }
 
     /// Writes the method with its arguments in one fixed form, for the digest and for `DESCRIBE`.
     pub(super) fn canonical(&self) -> String {
-        match self {
-            Self::Keep | Self::Drop | Self::Mask(Mask::All) => self.name().to_owned(),
-            Self::Mask(Mask::Email) => "mask(as=email)".to_owned(),
-            Self::Mask(Mask::Phone) => "mask(as=phone)".to_owned(),
-            Self::Mask(Mask::KeepLast(last)) => format!("mask(keep_last={last})"),
-            Self::Pseudonymize { domain } => format!("pseudonymize(domain={domain})"),
-            Self::TruncateTime(grain) => format!("truncate(to={})", grain.name()),
-            Self::TruncateText { chars } => format!("truncate(chars={chars})"),
+        canonical::write(&self.text())
+    }
+
+    fn text(&self) -> MethodText {
+        let one = |name: &str, value: &str| vec![(name.to_owned(), Argument::One(value.to_owned()))];
+        let arguments = match self {
+            Self::Keep | Self::Drop | Self::Mask(Mask::All) => Vec::new(),
+            Self::Mask(Mask::Email) => one("as", "email"),
+            Self::Mask(Mask::Phone) => one("as", "phone"),
+            Self::Mask(Mask::KeepLast(last)) => one("keep_last", &last.to_string()),
+            Self::Pseudonymize { domain } if domain.is_empty() => Vec::new(),
+            Self::Pseudonymize { domain } => one("domain", domain),
+            Self::TruncateTime(grain) => one("to", grain.name()),
+            Self::TruncateText { chars } => one("chars", &chars.to_string()),
+            Self::Bucket(Bucket::Width(width)) => one("width", &width.to_string()),
+            Self::Bucket(Bucket::Bounds(bounds)) => {
+                vec![("bounds".to_owned(), Argument::List(bounds.iter().map(f64::to_string).collect()))]
+            }
+            Self::Scrub(rule) => {
+                let mut arguments = vec![("kinds".to_owned(), Argument::List(rule.kinds.clone()))];
+                if !rule.patterns.is_empty() {
+                    let patterns = rule.patterns.iter().map(|(name, regex)| format!("{name}:{regex}"));
+                    arguments.push(("patterns".to_owned(), Argument::List(patterns.collect())));
+                }
+                arguments
+            }
+            Self::Restrict(inner) if **inner == Self::Keep => Vec::new(),
+            Self::Restrict(inner) => {
+                let mut arguments: Vec<_> = inner.text().arguments.into_iter().collect();
+                arguments.extend(one("after", inner.name()));
+                arguments
+            }
+        };
+        MethodText { name: self.name().to_owned(), arguments: arguments.into_iter().collect() }
+    }
+}
+
+/// The arguments of a method that were not looked at yet.
+struct Arguments<'a> {
+    method: &'a str,
+    values: BTreeMap<String, Argument>,
+    place: &'a Place,
+}
+
+impl Arguments<'_> {
+    fn one(&mut self, name: &'static str) -> Result<Option<String>> {
+        match self.values.remove(name) {
+            None => Ok(None),
+            Some(Argument::One(value)) => Ok(Some(value)),
+            Some(Argument::List(_)) => Err(self.wrong_form(name, "write one value, without `[` and `]`")),
         }
     }
+
+    fn list(&mut self, name: &'static str) -> Result<Option<Vec<String>>> {
+        match self.values.remove(name) {
+            None => Ok(None),
+            Some(Argument::List(values)) => Ok(Some(values)),
+            Some(Argument::One(_)) => Err(self.wrong_form(name, &format!("write an array: `{name} = [ … ]`"))),
+        }
+    }
+
+    fn wrong_form(&self, name: &'static str, hint: &str) -> Error {
+        self.place
+            .wrong("argument has another form")
+            .with_context("method", self.method)
+            .with_context("argument", name)
+            .with_hint(hint)
+    }
+}
+
+fn mask(arguments: &mut Arguments<'_>) -> Result<Mask> {
+    let place = arguments.place;
+    match (arguments.one("as")?, arguments.one("keep_last")?) {
+        (None, None) => Ok(Mask::All),
+        (Some(form), None) => match form.as_str() {
+            "email" => Ok(Mask::Email),
+            "phone" => Ok(Mask::Phone),
+            _ => Err(wrong_argument(place, "as", &form, "known are: email, phone")),
+        },
+        (None, Some(last)) => {
+            let count = last.parse().ok().filter(|last| (1..=MAX_KEEP_LAST).contains(last));
+            let hint = format!("write a number from 1 to {MAX_KEEP_LAST}");
+            count.map(Mask::KeepLast).ok_or_else(|| wrong_argument(place, "keep_last", &last, &hint))
+        }
+        (Some(_), Some(_)) => {
+            Err(place.wrong("`mask` takes one of `as` and `keep_last`").with_hint("remove one of the two arguments"))
+        }
+    }
+}
+
+fn truncate(arguments: &mut Arguments<'_>) -> Result<Method> {
+    let place = arguments.place;
+    match (arguments.one("to")?, arguments.one("chars")?) {
+        (Some(to), None) => Ok(Method::TruncateTime(match to.as_str() {
+            "hour" => Grain::Hour,
+            "day" => Grain::Day,
+            "week" => Grain::Week,
+            "month" => Grain::Month,
+            _ => return Err(wrong_argument(place, "to", &to, "known are: hour, day, week, month")),
+        })),
+        (None, Some(chars)) => {
+            let count = chars.parse().ok().filter(|chars| *chars > 0);
+            let hint = "write a number of characters, at least 1";
+            let chars = count.ok_or_else(|| wrong_argument(place, "chars", &chars, hint))?;
+            Ok(Method::TruncateText { chars })
+        }
+        _ => Err(place
+            .wrong("`truncate` takes one of `to` and `chars`")
+            .with_hint("write `to = \"day\"` for a time, `chars = 12` for a text")),
+    }
+}
+
+fn bucket(arguments: &mut Arguments<'_>) -> Result<Bucket> {
+    let place = arguments.place;
+    match (arguments.list("bounds")?, arguments.one("width")?) {
+        (Some(bounds), None) => Bucket::of_bounds(&bounds).ok_or_else(|| {
+            let hint = "write up to 256 numbers in ascending order: `bounds = [0, 10, 100]`";
+            wrong_argument(place, "bounds", &format!("[{}]", bounds.join(", ")), hint)
+        }),
+        (None, Some(width)) => Bucket::of_width(&width)
+            .ok_or_else(|| wrong_argument(place, "width", &width, "write a number above zero: `width = 10`")),
+        _ => Err(place
+            .wrong("`bucket` takes one of `bounds` and `width`")
+            .with_hint("write `bounds = [0, 10, 100]` or `width = 10`")),
+    }
+}
+
+fn kinds(arguments: &mut Arguments<'_>) -> Result<Vec<String>> {
+    let place = arguments.place;
+    let Some(mut kinds) = arguments.list("kinds")? else {
+        let mut all = scrub::KINDS.map(str::to_owned).to_vec();
+        all.sort();
+        return Ok(all);
+    };
+    if let Some(unknown) = kinds.iter().find(|kind| !scrub::KINDS.contains(&kind.as_str())) {
+        return Err(wrong_argument(place, "kinds", unknown, &did_you_mean(unknown, scrub::KINDS)));
+    }
+    kinds.sort();
+    kinds.dedup();
+    Ok(kinds)
 }
 
 impl Grain {
@@ -213,6 +426,7 @@ pub(super) enum TextStep {
     Mask(Mask),
     Pseudonymize(Box<Pseudonymizer>),
     Truncate { chars: usize },
+    Scrub(Arc<Scrub>),
 }
 
 impl TextStep {
@@ -236,6 +450,10 @@ impl TextStep {
                 out.clear();
                 pseudonymizer.write(value, out);
                 out
+            }
+            Self::Scrub(scrub) => {
+                out.clear();
+                if scrub.write(value, out) { out } else { value }
             }
         }
     }
@@ -315,32 +533,123 @@ pub(super) fn pseudonym(key: &PseudonymKey, domain: &str, value: &str) -> String
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     fn compile(name: &str, arguments: &[(&str, &str)]) -> Result<Method> {
-        let arguments: BTreeMap<String, String> =
-            arguments.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let arguments =
+            arguments.iter().map(|(name, value)| ((*name).to_owned(), Argument::One((*value).to_owned()))).collect();
+        compile_text(MethodText { name: name.to_owned(), arguments })
+    }
+
+    fn compile_text(text: MethodText) -> Result<Method> {
         let place = Place { file: "tags.toml".to_owned(), line: 7, kind: "column", name: "label".to_owned() };
-        Method::compile(&MethodText { name: name.to_owned(), arguments }, "tags.label", &place)
+        Method::compile(&text, Defaults { domain: "tags.label", patterns: &[] }, &place)
+    }
+
+    /// Reads a method as a schema file writes it.
+    fn written(toml: &str) -> Result<Method> {
+        let file = format!(
+            "stream = \"tags\"\n[[column]]\nname = \"tag_id\"\npath = \"id\"\ntype = \"text\"\nclass = \"internal\"\ndescription = \"Id.\"\n\
+             [[custom]]\npattern = \"x\"\nclass = \"internal\"\nmethod = {toml}\n"
+        );
+        let schemas = crate::schema::Schemas::from_files([("tags.toml", file.as_str())]).unwrap();
+        compile_text(schemas.table(crate::model::Stream::Tags).unwrap().custom[0].method.clone())
     }
 
     #[test]
-    fn method_is_read_in_its_canonical_form() {
-        for (name, arguments, canonical) in [
-            ("keep", &[][..], "keep"),
-            ("drop", &[], "drop"),
-            ("mask", &[], "mask"),
-            ("mask", &[("as", "email")], "mask(as=email)"),
-            ("mask", &[("as", "phone")], "mask(as=phone)"),
-            ("mask", &[("keep_last", "4")], "mask(keep_last=4)"),
-            ("pseudonymize", &[], "pseudonymize(domain=tags.label)"),
-            ("pseudonymize", &[("domain", "person")], "pseudonymize(domain=person)"),
-            ("truncate", &[("to", "week")], "truncate(to=week)"),
-            ("truncate", &[("chars", "12")], "truncate(chars=12)"),
+    fn method_is_written_in_one_form_and_read_back() {
+        const ALL_KINDS: &str = r#"kinds=["card","email","iban","national-id","phone","url"]"#;
+        for (toml, canonical) in [
+            (r#""keep""#, "keep"),
+            (r#""drop""#, "drop"),
+            (r#""mask""#, "mask"),
+            (r#"{ name = "mask", as = "email" }"#, "mask(as=email)"),
+            (r#"{ name = "mask", as = "phone" }"#, "mask(as=phone)"),
+            (r#"{ name = "mask", keep_last = 4 }"#, "mask(keep_last=4)"),
+            (r#""pseudonymize""#, "pseudonymize(domain=tags.label)"),
+            (r#"{ name = "pseudonymize", domain = "person" }"#, "pseudonymize(domain=person)"),
+            (r#"{ name = "pseudonymize", domain = "a \"b\", c)" }"#, r#"pseudonymize(domain="a \"b\", c)")"#),
+            (r#"{ name = "truncate", to = "week" }"#, "truncate(to=week)"),
+            (r#"{ name = "truncate", chars = 12 }"#, "truncate(chars=12)"),
+            (r#"{ name = "bucket", bounds = [-0.0, 0.5, 1_0, 1e2] }"#, "bucket(bounds=[0,0.5,10,100])"),
+            (r#"{ name = "bucket", width = 0x10 }"#, "bucket(width=16)"),
+            (r#""scrub""#, &format!("scrub({ALL_KINDS})")),
+            (r#"{ name = "scrub", kinds = ["phone", "email", "phone"] }"#, r#"scrub(kinds=["email","phone"])"#),
+            (r#""restrict""#, "restrict"),
+            (r#"{ name = "restrict", after = "keep" }"#, "restrict"),
+            (r#"{ name = "restrict", after = "mask", keep_last = 2 }"#, "restrict(after=mask,keep_last=2)"),
+            (r#"{ name = "restrict", after = "scrub" }"#, &format!("restrict(after=scrub,{ALL_KINDS})")),
+            (r#"{ name = "restrict", after = "pseudonymize" }"#, "restrict(after=pseudonymize,domain=tags.label)"),
+            (r#"{ name = "restrict", after = "bucket", width = 2.5 }"#, "restrict(after=bucket,width=2.5)"),
         ] {
-            assert_eq!(compile(name, arguments).unwrap().canonical(), canonical);
+            let method = written(toml).unwrap();
+            assert_eq!(method.canonical(), canonical);
+            assert_eq!(Method::read_canonical(canonical), Some(method));
+        }
+        let rule = ScrubRule { kinds: Vec::new(), patterns: vec![("order".to_owned(), r"\bO:[0-9]\)".to_owned())] };
+        let own = Method::Restrict(Box::new(Method::Scrub(rule)));
+        assert_eq!(own.canonical(), r#"restrict(after=scrub,kinds=[],patterns=["order:\\bO:[0-9]\\)"])"#);
+        assert_eq!(Method::read_canonical(&own.canonical()), Some(own));
+    }
+
+    #[test]
+    fn wrong_bucket_scrub_or_restriction_is_refused_with_a_way_out() {
+        let place = "file: tags.toml, line: 7, column: label";
+        for (toml, message, hint) in [
+            (
+                r#""bucket""#,
+                format!("`bucket` takes one of `bounds` and `width` ({place})"),
+                "write `bounds = [0, 10, 100]` or `width = 10`",
+            ),
+            (
+                r#"{ name = "bucket", bounds = [10, 5] }"#,
+                format!("argument cannot be used ({place}, bounds: [10, 5])"),
+                "write up to 256 numbers in ascending order: `bounds = [0, 10, 100]`",
+            ),
+            (
+                r#"{ name = "bucket", bounds = [] }"#,
+                format!("argument cannot be used ({place}, bounds: [])"),
+                "write up to 256 numbers in ascending order: `bounds = [0, 10, 100]`",
+            ),
+            (
+                r#"{ name = "bucket", bounds = 5 }"#,
+                format!("argument has another form ({place}, method: bucket, argument: bounds)"),
+                "write an array: `bounds = [ … ]`",
+            ),
+            (
+                r#"{ name = "bucket", width = inf }"#,
+                format!("argument cannot be used ({place}, width: inf)"),
+                "write a number above zero: `width = 10`",
+            ),
+            (
+                r#"{ name = "scrub", kinds = ["mail"] }"#,
+                format!("argument cannot be used ({place}, kinds: mail)"),
+                "did you mean `email`?",
+            ),
+            (
+                r#"{ name = "scrub", patterns = ["a:b"] }"#,
+                format!("method does not take this argument ({place}, method: scrub, argument: patterns)"),
+                "remove the argument",
+            ),
+            (
+                r#"{ name = "restrict", after = "drop" }"#,
+                format!("argument cannot be used ({place}, after: drop)"),
+                "write a method whose values can be stored",
+            ),
+            (
+                r#"{ name = "restrict", to = "day" }"#,
+                format!("method does not take this argument ({place}, method: keep, argument: to)"),
+                "remove the argument",
+            ),
+            (
+                r#"{ name = "mask", as = ["email"] }"#,
+                format!("argument has another form ({place}, method: mask, argument: as)"),
+                "write one value, without `[` and `]`",
+            ),
+        ] {
+            let error = written(toml).unwrap_err();
+            assert_eq!(error.to_string(), message);
+            assert_eq!(error.hint(), Some(hint), "{message}");
         }
     }
 
@@ -363,7 +672,7 @@ mod tests {
                 "encrypted",
                 &[],
                 "unknown method (file: tags.toml, line: 7, column: label, method: encrypted)",
-                "known are: keep, drop, mask, pseudonymize, truncate",
+                "known are: keep, drop, mask, pseudonymize, truncate, bucket, scrub, restrict",
             ),
             (
                 "keep",

@@ -7,9 +7,12 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use ring::hmac;
 
+use crate::error::Result;
 use crate::model::Stream;
-use crate::policy::method::{Grain, Method, Pseudonymizer, TextStep};
+use crate::policy::bucket::Bucket;
+use crate::policy::method::{Grain, Method, Pseudonymizer, ScrubRule, TextStep};
 use crate::policy::rules::{CUSTOM_PATH, CompiledColumn};
+use crate::policy::scrub::Scrub;
 use crate::policy::tree::{Leaf, Tree};
 use crate::schema::ColumnType;
 use crate::secret::PseudonymKey;
@@ -39,8 +42,8 @@ pub(super) struct ColumnPlan {
 pub(super) enum Kind {
     Text(TextStep),
     TextList(TextStep),
-    Int,
-    Float,
+    Int(Option<Bucket>),
+    Float(Option<Bucket>),
     Bool,
     Timestamp(Option<Grain>),
 }
@@ -56,13 +59,18 @@ pub(super) enum Role {
 }
 
 impl Plan {
-    pub(super) fn new(stream: Stream, policy: Arc<str>, declared: &[CompiledColumn], key: &PseudonymKey) -> Self {
-        let hmac_key = hmac::Key::new(hmac::HMAC_SHA256, key.key.expose());
+    pub(super) fn try_new(
+        stream: Stream,
+        policy: Arc<str>,
+        declared: &[CompiledColumn],
+        key: &PseudonymKey,
+    ) -> Result<Self> {
+        let mut steps = Steps::new(key);
         let mut columns = Vec::new();
         let mut fields = Vec::new();
         let mut paths = Vec::with_capacity(declared.len());
         for column in declared {
-            let Some(kind) = Kind::new(column, &hmac_key, key.version) else {
+            let Some(kind) = steps.kind(column.column_type, &column.method)? else {
                 paths.push((column.path.as_slice(), Leaf::Drop));
                 continue;
             };
@@ -73,13 +81,13 @@ impl Plan {
         // Behind the declared paths: a column of the organisation's id stays one.
         let organisation = ORGANISATION_PATH.map(str::to_owned);
         paths.push((organisation.as_slice(), Leaf::Organisation));
-        Self {
+        Ok(Self {
             stream,
             policy,
             schema: Arc::new(Schema::new(fields)),
             tree: Tree::new(paths.into_iter(), &[&CUSTOM_PATH]),
             columns,
-        }
+        })
     }
 }
 
@@ -89,35 +97,68 @@ impl fmt::Debug for Plan {
     }
 }
 
-impl Kind {
-    fn new(column: &CompiledColumn, key: &hmac::Key, version: u32) -> Option<Self> {
-        let step = match &column.method {
-            Method::Drop => return None,
-            Method::Keep | Method::TruncateTime(_) => TextStep::Keep,
-            Method::Mask(mask) => TextStep::Mask(*mask),
-            Method::Pseudonymize { domain } => {
-                TextStep::Pseudonymize(Box::new(Pseudonymizer::new(key, version, domain)))
-            }
-            Method::TruncateText { chars } => TextStep::Truncate { chars: *chars },
-        };
-        let grain = if let Method::TruncateTime(grain) = column.method { Some(grain) } else { None };
-        match column.column_type {
-            ColumnType::Text => Some(Self::Text(step)),
-            ColumnType::TextList => Some(Self::TextList(step)),
-            ColumnType::Int => Some(Self::Int),
-            ColumnType::Float => Some(Self::Float),
-            ColumnType::Bool => Some(Self::Bool),
-            ColumnType::Timestamp => Some(Self::Timestamp(grain)),
-            ColumnType::Any => None,
-        }
+/// Makes what runs of methods; scrubs are compiled once.
+pub(super) struct Steps {
+    key: hmac::Key,
+    version: u32,
+    scrubs: Vec<(ScrubRule, Arc<Scrub>)>,
+}
+
+impl Steps {
+    pub(super) fn new(key: &PseudonymKey) -> Self {
+        let version = key.version;
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, key.key.expose()), version, scrubs: Vec::new() }
     }
 
+    /// Makes what becomes of the values of a column; `None` when nothing of it is stored.
+    pub(super) fn kind(&mut self, column_type: ColumnType, method: &Method) -> Result<Option<Kind>> {
+        // What is under the second key differs where it is stored, not in how it is made.
+        let method = method.inner();
+        if *method == Method::Drop {
+            return Ok(None);
+        }
+        let bucket = if let Method::Bucket(bucket) = method { Some(bucket.clone()) } else { None };
+        let grain = if let Method::TruncateTime(grain) = method { Some(*grain) } else { None };
+        Ok(match column_type {
+            ColumnType::Text => Some(Kind::Text(self.text(method)?)),
+            ColumnType::TextList => Some(Kind::TextList(self.text(method)?)),
+            ColumnType::Int => Some(Kind::Int(bucket)),
+            ColumnType::Float => Some(Kind::Float(bucket)),
+            ColumnType::Bool => Some(Kind::Bool),
+            ColumnType::Timestamp => Some(Kind::Timestamp(grain)),
+            ColumnType::Any => None,
+        })
+    }
+
+    /// Makes what is done to a text.
+    pub(super) fn text(&mut self, method: &Method) -> Result<TextStep> {
+        Ok(match method {
+            Method::Mask(mask) => TextStep::Mask(*mask),
+            Method::Pseudonymize { domain } => {
+                TextStep::Pseudonymize(Box::new(Pseudonymizer::new(&self.key, self.version, domain)))
+            }
+            Method::TruncateText { chars } => TextStep::Truncate { chars: *chars },
+            Method::Scrub(rule) => TextStep::Scrub(match self.scrubs.iter().find(|(known, _)| known == rule) {
+                Some((_, scrub)) => Arc::clone(scrub),
+                None => {
+                    let scrub = rule.engine()?;
+                    self.scrubs.push((rule.clone(), Arc::clone(&scrub)));
+                    scrub
+                }
+            }),
+            Method::Restrict(inner) => self.text(inner)?,
+            Method::Keep | Method::Drop | Method::TruncateTime(_) | Method::Bucket(_) => TextStep::Keep,
+        })
+    }
+}
+
+impl Kind {
     fn data_type(&self) -> DataType {
         match self {
             Self::Text(_) => DataType::Utf8,
             Self::TextList(_) => DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true))),
-            Self::Int => DataType::Int64,
-            Self::Float => DataType::Float64,
+            Self::Int(_) => DataType::Int64,
+            Self::Float(_) => DataType::Float64,
             Self::Bool => DataType::Boolean,
             Self::Timestamp(_) => DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
         }

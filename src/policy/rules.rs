@@ -10,8 +10,8 @@ use crate::model::Stream;
 use crate::policy::custom::{self, AttributeChange};
 use crate::policy::definitions::{self, Definitions};
 use crate::policy::form::{AttributeRule, ColumnRule, RulesOfTable};
-use crate::policy::method::{Method, Place};
-use crate::schema::{Class, Column, ColumnType, CustomRule, TableSchema};
+use crate::policy::method::{Defaults, Method, Place};
+use crate::schema::{Class, Column, ColumnType, CustomRule, Pattern, TableSchema};
 
 /// Where custom attributes stand in a record.
 pub(super) const CUSTOM_PATH: [&str; 2] = ["attributes", "custom"];
@@ -25,6 +25,9 @@ pub(super) struct TableRules {
     pub(super) file: String,
     pub(super) columns: Vec<CompiledColumn>,
     pub(super) custom: Vec<CustomRule>,
+    pub(super) patterns: Vec<Pattern>,
+    /// The custom rules' methods in their canonical text.
+    custom_methods: Vec<String>,
 }
 
 /// A column whose method is checked against its type.
@@ -37,15 +40,23 @@ pub(super) struct CompiledColumn {
     pub(super) class: Class,
     pub(super) method: Method,
     pub(super) description: String,
+    /// Line of the declaration in its file, from 1: that of the custom rule for a column that one makes.
+    pub(super) line: usize,
 }
 
 impl TableRules {
     pub(super) fn compile(schema: &TableSchema) -> Result<Self> {
         let columns = schema.columns.iter().map(|column| compile_column(schema, column)).collect::<Result<Vec<_>>>()?;
-        for rule in &schema.custom {
-            custom::check_rule(schema.stream, &schema.file, rule)?;
-        }
-        Ok(Self { stream: schema.stream, file: schema.file.clone(), columns, custom: schema.custom.clone() })
+        let custom_methods =
+            schema.custom.iter().map(|rule| custom::check_rule(schema, rule)).collect::<Result<_>>()?;
+        Ok(Self {
+            stream: schema.stream,
+            file: schema.file.clone(),
+            columns,
+            custom: schema.custom.clone(),
+            patterns: schema.patterns.clone(),
+            custom_methods,
+        })
     }
 
     /// Returns the declared columns and those that the custom rules make of the definitions.
@@ -96,10 +107,10 @@ impl TableRules {
             class: column.class.name().to_owned(),
             method: column.method.canonical(),
         });
-        let custom = self.custom.iter().map(|rule| AttributeRule {
+        let custom = self.custom_with_methods().map(|(rule, method)| AttributeRule {
             pattern: rule.pattern.clone(),
             class: rule.class.name().to_owned(),
-            method: custom::canonical(rule),
+            method: method.to_owned(),
         });
         RulesOfTable { table: self.stream.to_string(), columns: columns.collect(), custom: custom.collect() }
     }
@@ -118,25 +129,22 @@ impl TableRules {
                 column.method.canonical()
             );
         }
-        for rule in &self.custom {
-            let arguments: Vec<String> =
-                rule.method.arguments.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            let _ = writeln!(
-                out,
-                "custom {} {} {}({})",
-                rule.pattern,
-                rule.class.name(),
-                rule.method.name,
-                arguments.join(",")
-            );
+        for (rule, method) in self.custom_with_methods() {
+            let _ = writeln!(out, "custom {} {} {method}", rule.pattern, rule.class.name());
         }
+    }
+
+    /// Returns the custom rules with their methods in canonical text; a pseudonym's domain stands there where it is written,
+    /// for the default is each column's own.
+    pub(super) fn custom_with_methods(&self) -> impl Iterator<Item = (&CustomRule, &str)> {
+        self.custom.iter().zip(self.custom_methods.iter().map(String::as_str))
     }
 }
 
 fn compile_column(schema: &TableSchema, column: &Column) -> Result<CompiledColumn> {
     let place = Place { file: schema.file.clone(), line: column.line, kind: "column", name: column.name.clone() };
     let domain = format!("{}.{}", schema.stream, column.name);
-    let method = Method::compile(&column.method, &domain, &place)?;
+    let method = Method::compile(&column.method, Defaults { domain: &domain, patterns: &schema.patterns }, &place)?;
     let is_key = column.name == schema.stream.key_column();
     if (is_key || REPLICATION_COLUMNS.contains(&column.name.as_str())) && method != Method::Keep {
         return Err(place
@@ -146,6 +154,7 @@ fn compile_column(schema: &TableSchema, column: &Column) -> Result<CompiledColum
     }
     method.check_fits(column.column_type, &place)?;
     check_content(column.class, column.column_type, &method, &place)?;
+    method.check_scrub(&place)?;
     if column.path == CUSTOM_PATH && column.column_type != ColumnType::Any {
         return Err(place
             .wrong("path is the object of all custom attributes")
@@ -160,18 +169,23 @@ fn compile_column(schema: &TableSchema, column: &Column) -> Result<CompiledColum
         class: column.class,
         method,
         description: column.description.clone(),
+        line: column.line,
     })
 }
 
-/// Refuses to keep what people wrote, whole or in part.
+/// Refuses to keep what people wrote, whole or in part: of it only what `scrub`, `mask` or `pseudonymize` make is stored.
 pub(super) fn check_content(class: Class, column_type: ColumnType, method: &Method, place: &Place) -> Result<()> {
     let is_text = matches!(column_type, ColumnType::Text | ColumnType::TextList);
-    if class == Class::Content && is_text && matches!(method, Method::Keep | Method::TruncateText { .. }) {
+    if class == Class::Content && is_text && matches!(method.inner(), Method::Keep | Method::TruncateText { .. }) {
         return Err(place
             .wrong("free text cannot be kept")
             .with_context("class", class.name())
             .with_context("method", method.name())
-            .with_hint("drop it, or give the column the class that it has if people do not write into it"));
+            .with_hint(if method.is_restricted() {
+                "write `method = { name = \"restrict\", after = \"scrub\" }`, or drop it"
+            } else {
+                "scrub it, drop it, or give the column the class that it has if people do not write into it"
+            }));
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::error::{Error, Result, did_you_mean};
 use crate::model::Stream;
-use crate::schema::{Class, Column, ColumnType, CustomRule, MethodText, TableSchema};
+use crate::schema::{Argument, Class, Column, ColumnType, CustomRule, MethodText, TableSchema};
 
 const TOP_KEYS: [&str; 3] = ["stream", "column", "custom"];
 const COLUMN_KEYS: [&str; 7] = ["name", "path", "type", "unit", "class", "method", "description"];
@@ -50,7 +50,7 @@ pub(super) fn table(file: &str, text: &str) -> Result<TableSchema> {
         }
         custom.push(rule);
     }
-    let table = TableSchema { stream, file: file.to_owned(), columns, custom };
+    let table = TableSchema { stream, file: file.to_owned(), columns, custom, patterns: Vec::new() };
     check_distinct(source, &table)?;
     check_keys(source, &table)?;
     Ok(table)
@@ -298,20 +298,25 @@ impl<'a> Declaration<'a> {
         let mut method = plain("");
         for (key, value) in table {
             let line = self.source.line(value.span().start);
-            let text = match value.get_ref() {
-                DeValue::String(text) => text.to_string(),
-                DeValue::Integer(number) => number.as_str().to_owned(),
-                other => {
-                    return Err(self
-                        .wrong("argument must be a string or a whole number", line, "method", key.get_ref())
-                        .with_context("value", other.type_str()));
-                }
+            let one = |value: &DeValue<'_>| match value {
+                DeValue::String(text) => Ok(text.to_string()),
+                DeValue::Integer(number) => Ok(i64::from_str_radix(number.as_str(), number.radix())
+                    .map_or_else(|_| number.to_string(), |number| number.to_string())),
+                DeValue::Float(number) => Ok(number.as_str().to_owned()),
+                other => Err(self
+                    .wrong("argument must be a string, a number or an array of them", line, "method", key.get_ref())
+                    .with_context("value", other.type_str())),
             };
-            if key.get_ref() == "name" {
-                method.name = text;
-            } else {
-                method.arguments.insert(key.get_ref().to_string(), text);
+            let name: &str = key.get_ref();
+            if name == "name" {
+                method.name = one(value.get_ref())?;
+                continue;
             }
+            let argument = match value.get_ref().as_array() {
+                Some(items) => Argument::List(items.iter().map(|item| one(item.get_ref())).collect::<Result<_>>()?),
+                None => Argument::One(one(value.get_ref())?),
+            };
+            method.arguments.insert(name.to_owned(), argument);
         }
         if method.name.is_empty() {
             return Err(self
@@ -359,7 +364,7 @@ mod tests {
         assert_eq!(column.path, ["attributes", "label"]);
         assert_eq!(column.unit.as_deref(), Some("ms"));
         assert_eq!(column.method.name, "truncate");
-        assert_eq!(column.method.arguments["chars"], "12");
+        assert_eq!(column.method.arguments["chars"], Argument::One("12".to_owned()));
         assert_eq!((column.line, table.custom[0].line), (8, 16));
         assert_eq!(table.custom[0].pattern, "*Txt");
     }

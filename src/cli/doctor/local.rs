@@ -50,7 +50,12 @@ pub(super) fn policy(config: &Config, findings: &mut Findings) -> Result<Option<
 }
 
 /// Looks at all that needs the lake; returns its newest version if it opens.
-pub(super) async fn lake(context: &Context, config: &Config, findings: &mut Findings) -> Result<Option<Arc<Manifest>>> {
+pub(super) async fn lake(
+    context: &Context,
+    config: &Config,
+    policy: Option<&Policy>,
+    findings: &mut Findings,
+) -> Result<Option<Arc<Manifest>>> {
     disk(config, findings)?;
     let opened = open(context, config, findings).await?;
     let Some((lake, manifest)) = opened else {
@@ -62,6 +67,9 @@ pub(super) async fn lake(context: &Context, config: &Config, findings: &mut Find
     match lake.check_writable().await {
         Ok(()) => findings.ok("lake", "may be written to, and its store keeps two writers apart")?,
         Err(error) => findings.failed("lake", &error)?,
+    }
+    if let Some(policy) = policy {
+        stored(&manifest, policy, findings)?;
     }
     lease(&lake, findings).await?;
     queries(context, config, &lake, &manifest, findings).await?;
@@ -142,6 +150,24 @@ fn version(context: &Context, lake: &Lake, manifest: &Manifest, findings: &mut F
         )?;
     }
     Ok(())
+}
+
+/// Says how what is stored stands to the policy.
+fn stored(manifest: &Manifest, policy: &Policy, findings: &mut Findings) -> Result<()> {
+    let survey = match Lake::survey(manifest, policy) {
+        Ok(survey) => survey,
+        Err(error) => return findings.failed("policy", &error),
+    };
+    if let Some(seen) = survey.forbidden() {
+        findings.warn("policy", seen, "counterfoil lake compact --apply-policy rewrites them")?;
+    }
+    if let Some(seen) = survey.lacking() {
+        findings.warn("policy", seen, "counterfoil extract --full brings it")?;
+    }
+    if survey.is_forbidden() || survey.is_lacking() || manifest.version == 0 {
+        return Ok(());
+    }
+    findings.ok("policy", "what is stored is what the schemas allow")
 }
 
 async fn lease(lake: &Lake, findings: &mut Findings) -> Result<()> {

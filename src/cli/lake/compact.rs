@@ -1,10 +1,11 @@
-//! `counterfoil lake compact`: join small files, and move superseded rows out of the way.
+//! `counterfoil lake compact`: join small files, and move superseded rows out of the way, or apply the policy.
 
 use clap::Args;
 
+use super::apply;
 use crate::cli::{Context, grouped, print, say};
 use crate::error::Result;
-use crate::lake::{CompactOutcome, CompactSettings, Lake};
+use crate::lake::{ApplySettings, CompactOutcome, CompactSettings, Lake};
 use crate::model::Stream;
 
 #[derive(Debug, Args)]
@@ -15,9 +16,19 @@ pub(super) struct Arguments {
     /// Print what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+    /// Rewrite what the schemas do not allow any more instead: columns that are dropped or hidden further now
+    #[arg(long)]
+    apply_policy: bool,
+    /// End all older versions afterwards, if they still hold what is not allowed, and delete their files
+    #[arg(long, requires = "apply_policy", conflicts_with = "dry_run")]
+    expire: bool,
 }
 
 pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<()> {
+    if arguments.apply_policy {
+        let settings = ApplySettings { table: arguments.table, expire: arguments.expire, ..ApplySettings::default() };
+        return apply::run(context, &settings, arguments.dry_run).await;
+    }
     let config = context.settings()?;
     let lake = context.lake(&config).await?;
     let settings = CompactSettings { table: arguments.table, ..CompactSettings::default() };

@@ -1,11 +1,11 @@
 //! `counterfoil lake status`: tables, rows, files, sizes, watermarks, versions, keys.
 
-use super::time;
-use crate::cli::{Context, grouped, print};
+use super::{apply, time};
+use crate::cli::{Context, extract, grouped, print, say};
 use crate::error::Result;
 use crate::keys::{KeyRing, KeyState};
-use crate::lake::CompactSettings;
 use crate::lake::manifest::{DataFile, Manifest, TableState};
+use crate::lake::{CompactSettings, Lake};
 use crate::model::Stream;
 
 /// Columns of the table and their heads; the last is as long as it is.
@@ -20,7 +20,18 @@ pub(super) async fn run(context: &Context) -> Result<()> {
         return print("empty: `counterfoil extract` fills it\n");
     }
     let oldest = lake.oldest_version().await?;
-    print(&status(&manifest, oldest, lake.ring()))
+    print(&status(&manifest, oldest, lake.ring()))?;
+    if context.quiet {
+        return Ok(());
+    }
+    // What the lake holds can be told without the schemas.
+    match extract::policy(&config).and_then(|policy| Lake::survey(&manifest, &policy)) {
+        Ok(survey) => apply::forbidden(&survey).into_iter().chain(apply::lacking(&survey)).for_each(|line| say(&line)),
+        Err(_) => {
+            say("the schemas do not compile, so what is stored is not compared with them: `counterfoil policy lint`")
+        }
+    }
+    Ok(())
 }
 
 fn status(manifest: &Manifest, oldest: u64, ring: &KeyRing) -> String {
