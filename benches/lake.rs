@@ -84,7 +84,7 @@ fn main() {
     definitions.add(Stream::Tickets, &std::fs::read(pages.join("definitions.json")).unwrap()).unwrap();
     let policy = Policy::compile(&Schemas::builtin().unwrap()).unwrap();
     let ring = KeyRing::generate("bench", 0).unwrap();
-    let decoder = policy.decoder(Stream::Tickets, &definitions, ring.pseudonym_key().unwrap()).unwrap();
+    let decoder = policy.decoder(Stream::Tickets, &definitions, &ring.pseudonym_keys(1).unwrap()).unwrap();
     let bench = Bench { runtime, folder, pages: read(&pages), decoder, root, rounds, copies, pages_per_file, keep };
     match what.as_str() {
         "cipher" => bench.cipher(),

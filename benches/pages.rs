@@ -79,7 +79,7 @@ fn main() {
     let clock: SharedClock = Arc::new(SystemClock);
     let memory = StoreSettings::new("memory:", temporary.path());
     let scratch = runtime.block_on(Lake::create(&memory, &root, Arc::clone(&clock))).unwrap();
-    let decoder = policy.decoder(Stream::Tickets, &definitions, scratch.ring().pseudonym_key().unwrap()).unwrap();
+    let decoder = policy.decoder(Stream::Tickets, &definitions, &scratch.ring().pseudonym_keys(1).unwrap()).unwrap();
     write_columns(&decoder, &folder.join("columns.tsv"));
 
     let _ = manifest_rows(&pages);

@@ -12,6 +12,7 @@ mod keys;
 mod lake;
 mod metrics;
 mod plan;
+mod policy;
 mod progress;
 mod query;
 mod resolve;
@@ -81,6 +82,8 @@ enum Command {
     Check(check::Arguments),
     /// Expand ticket IDs into live details, one JSON line a ticket; nothing is stored
     Resolve(resolve::Arguments),
+    /// Check and explain what is stored of each field, find declarations and pseudonyms
+    Policy(policy::Arguments),
     /// Look at the lake
     Lake(lake::Arguments),
     /// Look at the key ring, rotate, wrap anew, destroy and export its keys
@@ -208,6 +211,7 @@ impl Command {
             Self::Query(arguments) => query::run(context, arguments).await,
             Self::Check(arguments) => check::run(context, arguments).await,
             Self::Resolve(arguments) => resolve::run(context, arguments).await,
+            Self::Policy(arguments) => policy::run(context, arguments).await,
             Self::Lake(arguments) => lake::run(context, arguments).await,
             Self::Keys(arguments) => keys::run(context, arguments).await,
             Self::Sandbox(arguments) => sandbox::run(context, arguments).await,

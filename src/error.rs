@@ -155,6 +155,11 @@ impl Error {
         self.0.hint.as_deref()
     }
 
+    /// Returns the named values, in the order in which they are printed.
+    pub fn context(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.0.context.iter().map(|(name, value)| (*name, value.as_str()))
+    }
+
     /// Returns the message without context, hint and cause.
     #[must_use]
     pub fn message(&self) -> &str {

@@ -58,6 +58,7 @@ use crate::lake::{Lake, Lease, Purpose, Survey};
 use crate::model::{ObjectId, Stream};
 use crate::policy::{Decoder, Definitions, Policy, Quarantined, Reason, RuleChange, compare};
 use crate::retry::SplitMix64;
+use crate::secret::PseudonymKeys;
 
 /// The lease is extended this often, well within its duration.
 const LEASE_RENEWAL: Duration = Duration::from_secs(30);
@@ -259,6 +260,7 @@ pub async fn run(
         planned: Price::default(),
         caps: Caps::new(settings, None, started.as_millisecond()),
         organisation: None,
+        pseudonyms: None,
     };
     client.limit_requests(settings.max_requests);
     let ended = tokio::select! {
@@ -325,12 +327,15 @@ struct Run<'a> {
     caps: Caps,
     /// Whose records come, where the token tells.
     organisation: Option<ObjectId>,
+    /// Makes the pseudonyms of the version that was in force when the run began.
+    pseudonyms: Option<PseudonymKeys>,
 }
 
 impl Run<'_> {
     async fn streams(&mut self) -> Result<()> {
         let declared = self.policy.streams();
         let manifest = self.lake.latest().await?;
+        self.pseudonyms = Some(self.lake.ring().pseudonym_keys(manifest.pseudonym_version())?);
         self.planned = price::fixed(self.policy, &manifest, self.settings, self.record.started_ms);
         self.policy_changes = policy_changes(&manifest, self.policy);
         let remembered = manifest.runs.iter().rev().find_map(|run| run.caps.as_ref());
@@ -405,7 +410,8 @@ impl Run<'_> {
     }
 
     fn decoder(&self, stream: Stream, definitions: &Definitions) -> Result<Decoder> {
-        let mut decoder = self.policy.decoder(stream, definitions, self.lake.ring().pseudonym_key()?)?;
+        let keys = self.pseudonyms.as_ref().ok_or_else(|| Error::internal("run has no keys of pseudonyms yet"))?;
+        let mut decoder = self.policy.decoder(stream, definitions, keys)?;
         if let Some(organisation) = self.organisation {
             decoder.expect_organisation(organisation);
         }

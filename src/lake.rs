@@ -39,6 +39,7 @@ pub mod manifest;
 mod mark;
 mod merge;
 mod protection;
+mod pseudonyms;
 mod put;
 pub mod quarantine;
 mod retain;
@@ -75,6 +76,7 @@ pub use self::lease::{Holder, LEASE_DURATION, Lease, Purpose};
 pub use self::live::LiveIds;
 pub use self::maintain::{MaintainReport, MaintainSettings};
 pub use self::protection::{Protected, ProtectedFiles, Protection};
+pub use self::pseudonyms::{PseudonymColumn, PseudonymPlan, PseudonymTable, RotatedPseudonyms};
 pub use self::retain::{DEFAULT_KEEP_VERSIONS, RetainPlan, RetainSettings, RetainedTable};
 pub use self::rewrap::Rewrapped;
 pub use self::store::StoreSettings;
@@ -404,6 +406,7 @@ impl VersionSummary {
                 Action::Supersede(_, _, rows) => summary.rows_superseded += rows.len(),
                 Action::Run(run) => summary.runs.push(run.id.clone()),
                 Action::Policy(_)
+                | Action::Pseudonyms(_)
                 | Action::Declare(..)
                 | Action::Redeclare(..)
                 | Action::Watermark(..)

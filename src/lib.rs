@@ -54,12 +54,13 @@
 //! use counterfoil::model::Stream;
 //! use counterfoil::policy::{Definitions, Policy};
 //! use counterfoil::schema::Schemas;
-//! use counterfoil::secret::{PseudonymKey, SecretKey};
+//! use counterfoil::secret::{PseudonymKey, PseudonymKeys, SecretKey};
 //!
 //! # fn main() -> counterfoil::error::Result<()> {
 //! let policy = Policy::compile(&Schemas::builtin()?)?;
-//! let key = Arc::new(PseudonymKey { version: 1, key: SecretKey::new([7; 32]) });
-//! let mut decoder = policy.decoder(Stream::Tickets, &Definitions::default(), key)?;
+//! let key = PseudonymKey { version: 1, key: SecretKey::new([7; 32]) };
+//! let keys = PseudonymKeys::try_new([Arc::new(key)])?;
+//! let mut decoder = policy.decoder(Stream::Tickets, &Definitions::default(), &keys)?;
 //! decoder.push_page(
 //!     br#"{"data":[{"id":"58228e05d4e96711004eccb7","attributes":{
 //!         "name":"my subject","status":"done","updatedAt":"2016-11-09T03:23:34.064Z","rev":1}}]}"#,

@@ -34,7 +34,7 @@ use arrow::datatypes::{Field, Schema};
 use crate::error::{Error, Result};
 use crate::model::Stream;
 use crate::schema::Schemas;
-use crate::secret::PseudonymKey;
+use crate::secret::PseudonymKeys;
 
 mod batch;
 mod bucket;
@@ -52,6 +52,7 @@ mod json;
 mod method;
 mod names;
 mod plan;
+mod pseudonym;
 mod quarantine;
 mod restate;
 mod rules;
@@ -68,6 +69,7 @@ pub use decode::{Decoder, PageSummary, Rejected};
 pub use definitions::Definitions;
 pub use form::{AttributeRule, ColumnRule, Rules, RulesOfTable};
 pub use ids::IdPage;
+pub use pseudonym::{PseudonymRotation, holds_pseudonyms, pseudonym_domain};
 pub use quarantine::{Quarantined, Reason};
 pub use restate::{Restatement, Step};
 pub use view::RuleView;
@@ -83,10 +85,10 @@ pub struct Policy {
     form: Arc<Rules>,
 }
 
-/// Makes the pseudonym that the method `pseudonymize` stores in place of a value.
+/// Makes the pseudonym that the method `pseudonymize` stores in place of a value, of the version that the keys make.
 #[must_use]
-pub fn pseudonym(key: &PseudonymKey, domain: &str, value: &str) -> String {
-    method::pseudonym(key, domain, value)
+pub fn pseudonym(keys: &PseudonymKeys, domain: &str, value: &str) -> String {
+    pseudonym::pseudonym(keys, domain, value)
 }
 
 /// Tells whether a column is kept under the second key.
@@ -117,6 +119,13 @@ impl Policy {
         Ok(Self { tables, digest: digest.into(), form: Arc::new(form) })
     }
 
+    /// Lists everything that [`compile`](Self::compile) would refuse, where that stops at the first.
+    #[must_use]
+    pub fn problems(schemas: &Schemas) -> Vec<Error> {
+        let tables = schemas.streams().filter_map(|stream| schemas.table(stream));
+        tables.flat_map(|schema| TableRules::problems(schema)).collect()
+    }
+
     /// Returns the SHA-256 of the compiled policy, in hex.
     ///
     /// It covers what decides over the stored values (names, paths, types, classes, methods, order of the custom rules)
@@ -143,10 +152,9 @@ impl Policy {
     ///
     /// [`Config`](crate::error::ErrorKind::Config) when the stream is not declared. Nothing that the source defines is an
     /// error: see [`attribute_changes`](Self::attribute_changes).
-    #[expect(clippy::needless_pass_by_value, reason = "callers share one key among their decoders")]
-    pub fn decoder(&self, stream: Stream, definitions: &Definitions, key: Arc<PseudonymKey>) -> Result<Decoder> {
+    pub fn decoder(&self, stream: Stream, definitions: &Definitions, keys: &PseudonymKeys) -> Result<Decoder> {
         let columns = self.rules_of(stream)?.columns_with(definitions)?;
-        Ok(Decoder::new(Arc::new(Plan::try_new(stream, Arc::clone(&self.digest), &columns, &key)?)))
+        Ok(Decoder::new(Arc::new(Plan::try_new(stream, Arc::clone(&self.digest), &columns, keys)?)))
     }
 
     /// Tells what is new about a stream's custom attributes, against the columns that [`Definitions::hold`] was told of.
@@ -196,7 +204,7 @@ mod tests {
 
     use super::*;
     use crate::error::ErrorKind;
-    use crate::secret::SecretKey;
+    use crate::secret::{PseudonymKey, SecretKey};
 
     const ID: &str = "58228e05d4e96711004eccb7";
     const COLUMNS: &str = r#"
@@ -323,8 +331,9 @@ class = "internal"
         Schemas::from_files([("tickets.toml", format!("{COLUMNS}{tail}").as_str())]).unwrap()
     }
 
-    fn key(byte: u8) -> Arc<PseudonymKey> {
-        Arc::new(PseudonymKey { version: 1, key: SecretKey::new([byte; 32]) })
+    fn keys(byte: u8) -> PseudonymKeys {
+        let key = PseudonymKey { version: 1, key: SecretKey::new([byte; 32]) };
+        PseudonymKeys::try_new([Arc::new(key)]).unwrap()
     }
 
     fn definitions() -> Definitions {
@@ -340,7 +349,7 @@ class = "internal"
 
     fn decoder() -> Decoder {
         let policy = Policy::compile(&schemas(FIELDS)).unwrap();
-        policy.decoder(Stream::Tickets, &definitions(), key(7)).unwrap()
+        policy.decoder(Stream::Tickets, &definitions(), &keys(7)).unwrap()
     }
 
     fn decode(records: &[&str]) -> (RedactedBatch, Vec<Quarantined>) {
@@ -665,7 +674,7 @@ class = "internal"
             let error = Policy::compile(&Schemas::from_files([("tickets.toml", text.as_str())]).unwrap()).unwrap_err();
             assert_eq!(error.message(), "key and replication columns cannot be masked or dropped", "{name}");
         }
-        let error = Policy::compile(&schemas("")).unwrap().decoder(Stream::Tags, &Definitions::default(), key(1));
+        let error = Policy::compile(&schemas("")).unwrap().decoder(Stream::Tags, &Definitions::default(), &keys(1));
         assert_eq!(error.unwrap_err().to_string(), "stream is not declared (stream: tags)");
     }
 
@@ -719,7 +728,7 @@ class = "internal"
             (Stream::Brands, "brand_id name is_default"),
             (Stream::Slas, "sla_id name"),
         ] {
-            let schema = policy.decoder(stream, &definitions(), key(1)).unwrap().schema();
+            let schema = policy.decoder(stream, &definitions(), &keys(1)).unwrap().schema();
             for name in names.split_whitespace() {
                 assert!(schema.field_with_name(name).is_ok(), "{stream}: {name}");
             }
@@ -801,7 +810,7 @@ class = "internal"
     fn every_known_attribute_is_declared() {
         let policy = Policy::compile(&Schemas::builtin().unwrap()).unwrap();
         for (stream, paths) in KNOWN {
-            let mut decoder = policy.decoder(stream, &definitions(), key(1)).unwrap();
+            let mut decoder = policy.decoder(stream, &definitions(), &keys(1)).unwrap();
             for path in paths.split_whitespace() {
                 let value = path.rsplit('.').fold("{}".to_owned(), |inner, name| format!("{{\"{name}\":{inner}}}"));
                 let page = format!(
@@ -824,7 +833,7 @@ class = "internal"
              [[column]]\nname = \"note\"\npath = \"attributes.custom.noteTxt\"\ntype = \"text\"\nclass = \"personal\"\nmethod = \"mask\"\ndescription = \"x\"\n";
         let policy = Policy::compile(&schemas(rules)).unwrap();
         let methods = |definitions: &Definitions| -> Vec<String> {
-            let schema = policy.decoder(Stream::Tickets, definitions, key(1)).unwrap().schema();
+            let schema = policy.decoder(Stream::Tickets, definitions, &keys(1)).unwrap().schema();
             let fields =
                 schema.fields().iter().filter(|field| field.name() == "note" || field.name().starts_with("custom_"));
             fields.map(|field| format!("{} {}", field.name(), field.metadata()["method"])).collect()
@@ -860,7 +869,7 @@ class = "internal"
                 skipped(&path);
                 continue;
             };
-            let mut decoder = policy.decoder(stream, &definitions, key(1)).unwrap();
+            let mut decoder = policy.decoder(stream, &definitions, &keys(1)).unwrap();
             let summary = decoder.push_page(&page).unwrap();
             assert!(summary.records.len() >= rows, "{file}: {}", summary.records.len());
             assert_eq!(quarantined(&decoder.quarantine()), [""; 0], "{file}");
@@ -868,7 +877,7 @@ class = "internal"
         match std::fs::read(folder.join("GetCustomAttributeMetadata.response.200.json")) {
             Ok(page) => {
                 definitions.add(Stream::Customers, &page).unwrap();
-                let schema = policy.decoder(Stream::Customers, &definitions, key(1)).unwrap().schema();
+                let schema = policy.decoder(Stream::Customers, &definitions, &keys(1)).unwrap().schema();
                 for name in ["custom_my_custom", "custom_orders"] {
                     assert!(schema.field_with_name(name).is_ok(), "{name}");
                 }
@@ -915,7 +924,7 @@ class = "internal"
         assert!(joined.filter(&BooleanArray::from(vec![true])).is_err());
 
         let other = Policy::compile(&schemas("")).unwrap();
-        let mut other = other.decoder(Stream::Tickets, &Definitions::default(), key(1)).unwrap();
+        let mut other = other.decoder(Stream::Tickets, &Definitions::default(), &super::tests::keys(1)).unwrap();
         assert!(SortedRows::try_new(&[first, other.finish().unwrap()]).is_err());
         assert!(SortedRows::try_new(&[]).is_err());
     }

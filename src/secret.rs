@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
@@ -57,13 +58,49 @@ impl fmt::Debug for SecretKey {
     }
 }
 
-/// The key of pseudonyms with its version, which every pseudonym carries so that a rotation can be told apart.
+/// A key of pseudonyms with its version, which every pseudonym carries so that a rotation can be told apart.
 #[derive(Debug)]
 pub struct PseudonymKey {
     /// Number of the key, from 1.
     pub version: u32,
     /// The HMAC-SHA256 key.
     pub key: SecretKey,
+}
+
+/// The keys of pseudonyms of every version up to one: a pseudonym of that version takes them all. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct PseudonymKeys(Arc<[Arc<PseudonymKey>]>);
+
+impl PseudonymKeys {
+    /// Takes the keys of versions 1, 2, … in this order.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`](crate::error::ErrorKind::Denied) when there is none, or one is missing.
+    pub fn try_new(keys: impl IntoIterator<Item = Arc<PseudonymKey>>) -> Result<Self> {
+        let keys: Arc<[_]> = keys.into_iter().collect();
+        if keys.is_empty() {
+            return Err(Error::denied("there is no key of pseudonyms"));
+        }
+        match (1_u32..).zip(keys.iter()).find(|(version, key)| key.version != *version) {
+            None => Ok(Self(keys)),
+            Some((missing, key)) => Err(Error::denied("a key of pseudonyms is missing")
+                .with_context("version", missing)
+                .with_context("found", key.version)),
+        }
+    }
+
+    /// Returns the version of the pseudonyms that the keys make.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.0.last().map_or(1, |key| key.version)
+    }
+
+    /// Returns the keys, of version 1 first.
+    #[must_use]
+    pub fn keys(&self) -> &[Arc<PseudonymKey>] {
+        &self.0
+    }
 }
 
 /// Where a secret is found: `env:NAME` or `file:PATH`.

@@ -4,6 +4,7 @@
 //! `export` wants to be told `--yes` or to be answered on a terminal. Key bytes go to standard output of `export`, and nowhere
 //! else.
 
+use std::cmp::Ordering;
 use std::fmt::Write as _;
 use std::io::{BufRead as _, IsTerminal as _};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use super::{Context, grouped, print, say};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::{KeyRing, KeySettings, KeyState, RootKey};
-use crate::lake::{Expire, Lake, Lease, Protected, Protection, Purpose};
+use crate::lake::{Expire, Lake, Lease, Protected, Protection, Purpose, RotatedPseudonyms};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -33,7 +34,7 @@ enum Command {
     /// Make the root key's file and the lake with its ring, where they are missing
     Init,
     /// Make a new primary key; older keys go on decrypting
-    Rotate,
+    Rotate(Rotate),
     /// Seal the ring under another root key, or move files under the primary key
     Rewrap(Rewrap),
     /// Refuse the use of a key until it is enabled again
@@ -56,6 +57,16 @@ enum Command {
         #[arg(long)]
         yes: bool,
     },
+}
+
+#[derive(Debug, Args)]
+struct Rotate {
+    /// Instead make a new key of pseudonyms, and change every stored pseudonym to it
+    #[arg(long)]
+    pseudonyms: bool,
+    /// Only say what would be rewritten
+    #[arg(long, requires = "pseudonyms")]
+    dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -95,7 +106,8 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<()> 
     match &arguments.command {
         Command::Ls => list(context, &config).await,
         Command::Init => init(context, &config).await,
-        Command::Rotate => rotate(context, &config).await,
+        Command::Rotate(Rotate { pseudonyms: true, dry_run }) => rotate_pseudonyms(context, &config, *dry_run).await,
+        Command::Rotate(_) => rotate(context, &config).await,
         Command::Rewrap(Rewrap { root: Some(root), endpoint, dry_run, .. }) => {
             rewrap_ring(context, &config, root, endpoint.as_ref(), *dry_run).await
         }
@@ -167,6 +179,20 @@ async fn list(context: &Context, config: &Config) -> Result<()> {
             grouped(protected.commits + protected.snapshots),
         );
     }
+    // The newest version cannot be read where it needs a key that is disabled or destroyed.
+    let in_force = match protection.version {
+        Some(_) => Some(lake.latest().await?.pseudonym_version()),
+        None => None,
+    };
+    let _ = writeln!(text, "\n{:<10} {:<10} {:<16}", "pseudonyms", "state", "made");
+    for key in ring.pseudonym_versions() {
+        let state = in_force.map_or("unknown", |in_force| match key.version.cmp(&in_force) {
+            Ordering::Less => "former",
+            Ordering::Equal => "in force",
+            Ordering::Greater => "waiting",
+        });
+        let _ = writeln!(text, "{:<10} {state:<10} {:<16}", format!("p{}", key.version), day(key.created_ms));
+    }
     print(&text)
 }
 
@@ -209,6 +235,59 @@ async fn rotate(context: &Context, config: &Config) -> Result<()> {
         );
     }
     Ok(())
+}
+
+async fn rotate_pseudonyms(context: &Context, config: &Config, dry_run: bool) -> Result<()> {
+    let root = config.root()?;
+    let lake = context.lake(config).await?;
+    if dry_run {
+        let plan = lake.plan_pseudonyms().await?;
+        if !context.quiet {
+            say(&format!("would change all pseudonyms from version {} to version {}", plan.from, plan.to));
+            if plan.tables.is_empty() {
+                say("no stored column holds pseudonyms: only the version would change");
+            }
+        }
+        return print(&plan.to_string());
+    }
+    let mut leases = Leases::take(&lake, &BOTH, "rotate --pseudonyms").await?;
+    let rotated = rotate_pseudonyms_with_leases(context, config, &lake, &root, &mut leases.0).await;
+    leases.release().await;
+    let Some(done) = rotated? else { return Ok(()) };
+    if !context.quiet {
+        let (from, to) = (done.plan.from, done.plan.to);
+        say(&format!("pseudonyms of version {to} are in force, lake version {}", done.version));
+        say(&format!(
+            "{} older versions hold pseudonyms of version {from} or earlier, until they have expired (`counterfoil lake retain`) and \
+             `counterfoil lake gc` has deleted their objects; exported results and backups hold them too",
+            grouped(done.older_versions)
+        ));
+        say("processes that are running go on with the old ring until they are started again");
+    }
+    print(&done.plan.to_string())
+}
+
+/// Adds the key, and opens the lake anew to rewrite with it.
+async fn rotate_pseudonyms_with_leases(
+    context: &Context,
+    config: &Config,
+    lake: &Lake,
+    root: &RootKey,
+    leases: &mut [Lease],
+) -> Result<Option<RotatedPseudonyms>> {
+    let waits = |error: Error| {
+        let hint = "`counterfoil keys ls` shows which version is in force; while the new key waits, \
+                    `counterfoil keys rotate --pseudonyms` goes on with it and adds no other";
+        if error.hint().is_some() { error } else { error.with_hint(hint) }
+    };
+    lake.add_pseudonym_key(root).await.map_err(waits)?;
+    let lake = context.lake(config).await.map_err(waits)?;
+    let progress = |stream, rows| {
+        if !context.quiet {
+            say(&format!("{stream}: a file of {} rows is rewritten", grouped(rows)));
+        }
+    };
+    lake.rewrite_pseudonyms(leases, progress).await.map_err(waits)
 }
 
 async fn switch(context: &Context, config: &Config, id: &str, state: KeyState) -> Result<()> {

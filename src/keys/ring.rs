@@ -26,8 +26,12 @@
 //!        u32 number (its id is `ring-<number>`) | u8 state: 0 primary, 1 enabled, 2 disabled, 3 destroyed
 //!        i64 created, milliseconds since 1970 | 32 bytes of key, zeros once destroyed
 //! u16  number of pseudonym keys, each:
-//!        u32 version | i64 created, milliseconds since 1970 | 32 bytes of key
+//!        u32 version, 1 and up without a gap | i64 created, milliseconds since 1970 | 32 bytes of key
 //! ```
+//!
+//! Pseudonym keys are never taken out: a pseudonym of one version is made from that of the version before (`policy/method.rs`),
+//! so that the newest needs every key. Destroying a master key does not touch them. Which version is in force is said by the
+//! lake's manifest; a key that is newer than that waits for the rewrite that brings it into force (`lake/pseudonyms.rs`).
 //!
 //! A reader refuses a format version that it does not know; a writer writes version 1 only. A ring object is written once
 //! and never changed: a rotation makes the next ring version. The ring of the highest version is in force.
@@ -41,7 +45,7 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Result};
 use crate::keys::gcm;
 use crate::keys::root::{RootKey, Wrapping};
-use crate::secret::{PseudonymKey, SecretKey};
+use crate::secret::{PseudonymKey, PseudonymKeys, SecretKey};
 
 const MAGIC: &[u8; 6] = b"CFRING";
 const FORMAT: u8 = 1;
@@ -124,6 +128,15 @@ pub struct RingKey {
     pub id: String,
     /// State.
     pub state: KeyState,
+    /// When it was made, milliseconds since 1970.
+    pub created_ms: i64,
+}
+
+/// A key of pseudonyms as listings show it: no bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PseudonymVersion {
+    /// Version, from 1.
+    pub version: u32,
     /// When it was made, milliseconds since 1970.
     pub created_ms: i64,
 }
@@ -257,18 +270,33 @@ impl KeyRing {
             .collect()
     }
 
-    /// Returns the newest key of pseudonyms.
+    /// Lists the keys of pseudonyms, of version 1 first.
+    pub fn pseudonym_versions(&self) -> Vec<PseudonymVersion> {
+        let keys = self.0.pseudonyms.iter();
+        keys.map(|Pseudonym { created_ms, key }| PseudonymVersion { version: key.version, created_ms: *created_ms })
+            .collect()
+    }
+
+    /// Returns the keys that make the pseudonyms of a version: those of all versions up to it.
     ///
     /// # Errors
     ///
-    /// [`Denied`](crate::error::ErrorKind::Denied) when the ring has none.
-    pub fn pseudonym_key(&self) -> Result<Arc<PseudonymKey>> {
-        self.0
-            .pseudonyms
-            .iter()
-            .max_by_key(|pseudonym| pseudonym.key.version)
-            .map(|pseudonym| Arc::clone(&pseudonym.key))
-            .ok_or_else(|| Error::denied("key ring has no pseudonym key").with_context("lake", self.lake_id()))
+    /// [`Denied`](crate::error::ErrorKind::Denied) when the ring does not have one of them.
+    pub fn pseudonym_keys(&self, version: u32) -> Result<PseudonymKeys> {
+        let newest = self.0.pseudonyms.last().map_or(0, |pseudonym| pseudonym.key.version);
+        if version == 0 || version > newest {
+            return Err(Error::denied("key ring does not have the key of these pseudonyms")
+                .with_context("version of pseudonyms", version)
+                .with_context("newest known", newest)
+                .with_context("lake", self.lake_id())
+                .with_context("ring version", self.version())
+                .with_hint(
+                    "pseudonyms were rotated since this process started: start it again; if that does not help, restore \
+                     `keys/` from a backup",
+                ));
+        }
+        let keys = self.0.pseudonyms.iter().map(|pseudonym| Arc::clone(&pseudonym.key));
+        PseudonymKeys::try_new(keys.filter(|key| key.version <= version))
     }
 
     /// Returns a copy of a master key, for an engine that is to read the lake's files by itself.
@@ -381,7 +409,8 @@ impl Ring {
                 Some(Pseudonym { created_ms, key: Arc::new(PseudonymKey { version, key: cursor.key()? }) })
             })
             .collect::<Option<Vec<_>>>()?;
-        cursor.0.is_empty().then(|| Self { lake_id: lake_id.to_owned(), version, masters, pseudonyms })
+        let in_order = (1..).zip(&pseudonyms).all(|(version, pseudonym)| pseudonym.key.version == version);
+        (in_order && cursor.0.is_empty()).then(|| Self { lake_id: lake_id.to_owned(), version, masters, pseudonyms })
     }
 }
 
@@ -459,8 +488,9 @@ mod tests {
             for key in ring.keys() {
                 assert_eq!(opened.export(&key.id).unwrap().expose(), ring.export(&key.id).unwrap().expose());
             }
-            let (before, after) = (ring.pseudonym_key().unwrap(), opened.pseudonym_key().unwrap());
-            assert_eq!((before.version, before.key.expose()), (after.version, after.key.expose()));
+            assert_eq!(opened.pseudonym_versions(), ring.pseudonym_versions());
+            let (before, after) = (ring.pseudonym_keys(1).unwrap(), opened.pseudonym_keys(1).unwrap());
+            assert_eq!(before.keys()[0].key.expose(), after.keys()[0].key.expose());
         }
     }
 
@@ -548,7 +578,7 @@ mod tests {
         let ring = block_on(KeyRing::open("lake-a", 1, &bytes(RING), &RootKey::from_bytes([3; 32]))).unwrap();
         let expected = RingKey { id: "ring-1".to_owned(), state: KeyState::Primary, created_ms: 1_700_000_000_123 };
         assert_eq!(ring.keys(), [expected]);
-        assert_eq!(ring.pseudonym_key().unwrap().version, 1);
+        assert_eq!(ring.pseudonym_keys(1).unwrap().version(), 1);
         assert_eq!(ring.open_object("commit/7", &bytes(OBJECT)).unwrap(), b"plain text");
         assert_eq!(STANDARD.encode(ring.open_file_key(METADATA.as_bytes()).unwrap().expose()), FILE_KEY);
     }

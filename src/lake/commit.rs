@@ -14,8 +14,9 @@
 //!     {"supersede": {"table": "tickets", "path": "data/tickets/….parquet", "rows": "<roaring>"}},
 //!     {"add":       {"table": "tickets", "schema": 0, "path": …, "bytes": …, "rows": …, "pin": "<base64>", "tail_bytes": …,
 //!                    "min_key": …, "max_key": …, "updated_ms": [from, to], "policy": …, "content": "<base64>",
-//!                    "appended": [first, last],
+//!                    "appended": [first, last], "pseudonyms": 2,
 //!                    "superseded": "<roaring>", "tombstones": "<roaring>", "index": {"header_bytes": …, "bytes": …}}},
+//!     {"pseudonyms": {"version": 2}},
 //!     {"watermark": {"table": "tickets", "to": {…}}},
 //!     {"run":       {…}},
 //!     {"quarantine": {"table": "tickets", "seen": {"whole": true, "fields": [{"path": …, "type": "text", "reason": "undeclared",
@@ -37,6 +38,10 @@
 //!
 //! `declare` joins columns with those that the table has; `redeclare` says which columns it has, and none of its files may
 //! have another.
+//!
+//! `pseudonyms` as an action brings a version of pseudonyms into force, and is absent as long as that is 1; of a file it is the
+//! version that was in force when the file was written, absent when 1. The pseudonyms in all files of a version of the lake are
+//! of the version in force: a commit after which they are not is refused.
 //!
 //! Runs are kept up to a number, 1,000 in this format: a `run` of a new id beyond it removes the oldest. Each reader applies
 //! the rule while it applies the commits, so a version holds the same runs whether it is made from commits or from a
@@ -115,6 +120,8 @@ pub(super) enum Action {
     Watermark(Stream, Watermark),
     /// A run, new or told anew.
     Run(Arc<RunRecord>),
+    /// Pseudonyms of this version are in force.
+    Pseudonyms(u32),
     /// Fields of the stream that were seen and not stored.
     Quarantine(Stream, Arc<Seen>),
 }
@@ -144,7 +151,18 @@ enum WireAction {
     Supersede { table: String, path: String, rows: String },
     Watermark { table: String, to: Watermark },
     Run(Box<RunRecord>),
+    Pseudonyms { version: u32 },
     Quarantine { table: String, seen: Seen },
+}
+
+/// The version of pseudonyms that is in force in a lake where none was ever rotated.
+fn first_version() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_first_version(version: &u32) -> bool {
+    *version == 1
 }
 
 #[derive(Serialize, Deserialize)]
@@ -165,6 +183,8 @@ struct WireFile {
     content: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     appended: Option<(u64, u64)>,
+    #[serde(default = "first_version", skip_serializing_if = "is_first_version")]
+    pseudonyms: u32,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     superseded: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -283,6 +303,7 @@ impl Action {
                 policy: file.policy.to_string(),
                 content: file.content.map(|digest| BASE64.encode(digest)),
                 appended: file.appended,
+                pseudonyms: file.pseudonyms,
                 superseded: bitmap_text(&file.superseded)?,
                 tombstones: bitmap_text(&file.tombstones)?,
                 index: file.index,
@@ -293,6 +314,7 @@ impl Action {
             }
             Self::Watermark(stream, to) => WireAction::Watermark { table: stream.to_string(), to: to.clone() },
             Self::Run(run) => WireAction::Run(Box::new(RunRecord::clone(run))),
+            Self::Pseudonyms(version) => WireAction::Pseudonyms { version: *version },
             Self::Quarantine(stream, seen) => {
                 WireAction::Quarantine { table: stream.to_string(), seen: Seen::clone(seen) }
             }
@@ -339,6 +361,7 @@ impl WireAction {
                     policy: file.policy.into(),
                     content: file.content.as_deref().map(digest).transpose()?,
                     appended: file.appended,
+                    pseudonyms: file.pseudonyms,
                     superseded: bitmap(&file.superseded)?,
                     tombstones: bitmap(&file.tombstones)?,
                     index: file.index,
@@ -348,6 +371,7 @@ impl WireAction {
             Self::Supersede { table, path, rows } => Action::Supersede(stream(&table)?, path, bitmap(&rows)?),
             Self::Watermark { table, to } => Action::Watermark(stream(&table)?, to),
             Self::Run(run) => Action::Run(Arc::from(run)),
+            Self::Pseudonyms { version } => Action::Pseudonyms(version),
             Self::Quarantine { table, seen } => Action::Quarantine(stream(&table)?, Arc::new(seen)),
         })
     }
@@ -423,6 +447,7 @@ mod tests {
             schema: columns(),
             content: Some([9; 32]),
             appended: Some((3, 6)),
+            pseudonyms: 2,
             superseded: (0..69_000).collect(),
             tombstones: [5, 69_999].into_iter().collect(),
             index: Some(IndexSize { header_bytes: 300_000, bytes: 2_000_000 }),
@@ -430,6 +455,7 @@ mod tests {
         let bare = DataFile {
             content: None,
             appended: None,
+            pseudonyms: 1,
             updated_ms: None,
             index: None,
             superseded: RoaringBitmap::new(),
@@ -475,6 +501,7 @@ mod tests {
                 Action::Add(Stream::Customers, Arc::new(bare)),
                 Action::Watermark(Stream::Tickets, watermark),
                 Action::Run(Arc::new(run)),
+                Action::Pseudonyms(2),
                 Action::Policy(Arc::new(rules)),
                 Action::Redeclare(Stream::Tickets, columns()),
                 Action::Quarantine(Stream::Tickets, Arc::new(seen)),

@@ -46,6 +46,7 @@ use crate::lake::run::RunRecord;
 use crate::lake::scan::WholeFile;
 use crate::lake::{Inner, Lake, WRITER};
 use crate::model::{ObjectId, Stream};
+use crate::policy::{pseudonym, pseudonym_domain};
 
 /// Columns that say whose a row is, in whatever table.
 const CUSTOMER: &str = "customer_id";
@@ -62,7 +63,7 @@ pub struct EraseRequest {
     /// Tickets.
     pub tickets: BTreeSet<ObjectId>,
     /// What the column of a ticket's customer holds in place of these customers' ids, where the policy changes them:
-    /// pseudonyms of former keys, say. Those of the present key are found without.
+    /// masks, say. Pseudonyms are found without.
     pub customer_values: BTreeSet<String>,
 }
 
@@ -316,8 +317,9 @@ impl Lake {
         let customers: HashSet<ObjectId> = request.customers.iter().copied().collect();
         let mut texts: HashSet<String> = request.customer_values.iter().cloned().collect();
         if !customers.is_empty() {
+            let in_force = kept.newest.pseudonym_version();
             for file in [Stream::Tickets, Stream::TicketTimes].into_iter().flat_map(files) {
-                self.add_pseudonyms(file, &customers, !request.customer_values.is_empty(), &mut texts)?;
+                self.add_pseudonyms(file, in_force, &customers, !request.customer_values.is_empty(), &mut texts)?;
             }
         }
         let by_customer = Traces::new(customers.clone(), texts.clone());
@@ -395,18 +397,21 @@ impl Lake {
     fn add_pseudonyms(
         &self,
         file: &DataFile,
+        in_force: u32,
         customers: &HashSet<ObjectId>,
         is_given: bool,
         texts: &mut HashSet<String>,
     ) -> Result<()> {
         let Ok(column) = file.schema.field_with_name(CUSTOMER) else { return Ok(()) };
         let method = column.metadata().get("method").map_or("keep", String::as_str);
-        let domain = method.strip_prefix("pseudonymize(domain=").and_then(|rest| rest.strip_suffix(')'));
-        match domain {
+        match pseudonym_domain(column) {
             None if method == "keep" || is_given => Ok(()),
             Some(domain) => {
-                let key = self.0.ring.pseudonym_key()?;
-                texts.extend(customers.iter().map(|id| crate::policy::pseudonym(&key, domain, &id.to_string())));
+                // Files that only older versions name hold pseudonyms of older keys.
+                for version in 1..=in_force {
+                    let keys = self.0.ring.pseudonym_keys(version)?;
+                    texts.extend(customers.iter().map(|id| pseudonym(&keys, &domain, &id.to_string())));
+                }
                 Ok(())
             }
             None => Err(Error::config("the policy changes the ids of customers, so their tickets cannot be told")

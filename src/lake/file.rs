@@ -182,6 +182,8 @@ pub(super) fn encode_columns(
         schema: Arc::clone(declared),
         content: None,
         appended: None,
+        // Whoever puts it says so.
+        pseudonyms: 1,
         index: None,
     };
     Ok((bytes, file))

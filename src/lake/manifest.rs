@@ -18,7 +18,7 @@ use crate::lake::quarantine::Quarantine;
 use crate::lake::run::RunRecord;
 use crate::lake::{index, layout};
 use crate::model::{ObjectId, Stream};
-use crate::policy::Rules;
+use crate::policy::{Rules, holds_pseudonyms};
 
 /// Runs that a manifest holds: the one that comes after them takes the place of the oldest.
 pub const KEPT_RUNS: usize = 1_000;
@@ -36,6 +36,8 @@ pub struct Manifest {
     pub watermarks: BTreeMap<Stream, Watermark>,
     /// The newest runs, [`KEPT_RUNS`] at most, oldest first.
     pub runs: Vec<Arc<RunRecord>>,
+    /// Version of the pseudonyms in force, once they were rotated: see [`pseudonym_version`](Self::pseudonym_version).
+    pub pseudonyms: Option<u32>,
     /// Digest of the policy of the newest commit that had one.
     pub policy: Option<Arc<str>>,
     /// The rules that files, the newest run or the newest commit with a policy name, by digest.
@@ -83,6 +85,8 @@ pub struct DataFile {
     /// The first and the last version in which rows of the file came into the lake; files that are joined span theirs. It is
     /// absent only until the commit that adds the file is applied.
     pub appended: Option<(u64, u64)>,
+    /// Version of pseudonyms that was in force when it was written: that of its own, where it holds any.
+    pub pseudonyms: u32,
     /// Rows (positions in the file) that a newer revision has superseded.
     pub superseded: RoaringBitmap,
     /// Rows (positions in the file) that are tombstones of deleted records.
@@ -115,6 +119,7 @@ impl Default for DataFile {
             schema: Arc::new(Schema::empty()),
             content: None,
             appended: None,
+            pseudonyms: 1,
             superseded: RoaringBitmap::new(),
             tombstones: RoaringBitmap::new(),
             index: None,
@@ -187,6 +192,12 @@ pub struct Watermark {
 }
 
 impl Manifest {
+    /// Returns the version of the pseudonyms in force: every pseudonym in its files is of this version.
+    #[must_use]
+    pub fn pseudonym_version(&self) -> u32 {
+        self.pseudonyms.unwrap_or(1)
+    }
+
     /// Applies the next commit; after an error the manifest is not to be used.
     pub(super) fn apply(&mut self, commit: Commit) -> Result<()> {
         if commit.version != self.version + 1 {
@@ -211,7 +222,10 @@ impl Manifest {
 
     /// Describes the manifest as the commit that makes it out of nothing.
     pub(super) fn to_snapshot(&self, id: String, writer: String) -> Commit {
-        let mut actions: Vec<Action> = self.policies.values().map(|rules| Action::Policy(Arc::clone(rules))).collect();
+        // Files that follow are checked against the version of pseudonyms.
+        let mut actions: Vec<Action> = self.pseudonyms.map(Action::Pseudonyms).into_iter().collect();
+        let policies = self.policies.values().map(|rules| Action::Policy(Arc::clone(rules)));
+        actions.extend(policies);
         for (stream, table) in &self.tables {
             actions.push(Action::Declare(*stream, Arc::clone(&table.schema)));
             actions.extend(table.files.iter().map(|file| Action::Add(*stream, Arc::clone(file))));
@@ -224,14 +238,24 @@ impl Manifest {
         Commit { version: self.version, id, committed_ms: self.committed_ms, writer, policy, actions }
     }
 
+    /// Refuses files that a new version of pseudonyms has left behind.
+    fn check_pseudonyms(&self) -> Result<()> {
+        let in_force = self.pseudonym_version();
+        self.tables.values().flat_map(|table| &table.files).try_for_each(|file| check_pseudonyms(file, in_force))
+    }
+
     fn apply_actions(&mut self, commit: Commit) -> Result<()> {
-        let version = commit.version;
+        let (version, pseudonyms) = (commit.version, self.pseudonyms);
         if commit.policy.is_some() {
             self.policy = commit.policy;
         }
-        let mut changes = Changes { manifest: self, version, places: HashMap::new() };
+        let mut changes = Changes { manifest: self, version, places: HashMap::new(), gone: HashMap::new() };
         for action in commit.actions {
             changes.apply(action).map_err(|error| error.with_context("version", version))?;
+        }
+        changes.settle_all();
+        if self.pseudonyms != pseudonyms {
+            self.check_pseudonyms().map_err(|error| error.with_context("version", version))?;
         }
         self.version = version;
         self.committed_ms = commit.committed_ms;
@@ -253,11 +277,25 @@ impl Manifest {
     }
 }
 
+/// Refuses a file whose pseudonyms are not of the version in force.
+fn check_pseudonyms(file: &DataFile, in_force: u32) -> Result<()> {
+    if file.pseudonyms == in_force || !holds_pseudonyms(&file.schema) {
+        return Ok(());
+    }
+    Err(Error::data("the pseudonyms of a data file are not of the version in force")
+        .with_context("file", &file.path)
+        .with_context("pseudonyms", file.pseudonyms)
+        .with_context("in force", in_force))
+}
+
 /// A manifest under change, with the place of each file by its path.
 struct Changes<'a> {
     manifest: &'a mut Manifest,
     version: u64,
     places: HashMap<Stream, HashMap<String, usize>>,
+    /// Places of files that have left their table and still stand in its list: to close each gap at once would take as many
+    /// steps as there are files.
+    gone: HashMap<Stream, HashSet<usize>>,
 }
 
 impl Changes<'_> {
@@ -272,6 +310,16 @@ impl Changes<'_> {
             Action::Add(stream, file) => self.add(stream, file),
             Action::Remove(stream, path) => self.remove(stream, &path),
             Action::Supersede(stream, path, rows) => self.supersede(stream, &path, &rows),
+            Action::Pseudonyms(to) => {
+                let present = self.manifest.pseudonym_version();
+                if to <= present {
+                    return Err(Error::data("pseudonyms go back to a version")
+                        .with_context("in force", present)
+                        .with_context("to", to));
+                }
+                self.manifest.pseudonyms = Some(to);
+                Ok(())
+            }
             Action::Watermark(stream, to) => {
                 self.manifest.watermarks.insert(stream, to);
                 Ok(())
@@ -297,6 +345,7 @@ impl Changes<'_> {
     }
 
     fn declare(&mut self, stream: Stream, columns: SchemaRef) -> Result<()> {
+        self.settle(stream);
         let table = self.manifest.tables.get_mut(&stream);
         // Without files nothing holds the old columns.
         if let Some(table) = table.filter(|table| !table.files.is_empty()) {
@@ -313,6 +362,7 @@ impl Changes<'_> {
     }
 
     fn redeclare(&mut self, stream: Stream, columns: SchemaRef) -> Result<()> {
+        self.settle(stream);
         let table = self.table(stream)?;
         for file in &table.files {
             if let Some(column) = missing_column(&columns, &file.schema) {
@@ -327,6 +377,7 @@ impl Changes<'_> {
 
     fn add(&mut self, stream: Stream, mut file: Arc<DataFile>) -> Result<()> {
         file.check(stream)?;
+        check_pseudonyms(&file, self.manifest.pseudonym_version())?;
         if file.appended.is_none() {
             Arc::make_mut(&mut file).appended = Some((self.version, self.version));
         }
@@ -346,10 +397,25 @@ impl Changes<'_> {
 
     fn remove(&mut self, stream: Stream, path: &str) -> Result<()> {
         let place = self.place(stream, path)?;
-        self.table(stream)?.files.remove(place);
+        self.places(stream)?.remove(path);
+        self.gone.entry(stream).or_default().insert(place);
+        Ok(())
+    }
+
+    /// Takes the files that have left a table out of its list.
+    fn settle(&mut self, stream: Stream) {
+        let Some(gone) = self.gone.remove(&stream) else { return };
+        if let Some(table) = self.manifest.tables.get_mut(&stream) {
+            let mut places = 0..;
+            table.files.retain(|_| places.next().is_none_or(|place| !gone.contains(&place)));
+        }
         // Later files have moved up.
         self.places.remove(&stream);
-        Ok(())
+    }
+
+    fn settle_all(&mut self) {
+        let streams: Vec<Stream> = self.gone.keys().copied().collect();
+        streams.into_iter().for_each(|stream| self.settle(stream));
     }
 
     fn supersede(&mut self, stream: Stream, path: &str, rows: &RoaringBitmap) -> Result<()> {

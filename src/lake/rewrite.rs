@@ -115,11 +115,12 @@ impl Rewritten {
     /// Carries over what others did to the sources since; `None` when one has left the table.
     pub(super) fn rebase(&self, now: &TableState) -> Option<Vec<Arc<DataFile>>> {
         let mut files = self.files.clone();
-        for (source, moved) in self.sources.iter().zip(&self.moved) {
+        for (number, source) in self.sources.iter().enumerate() {
             let present = now.files.iter().find(|file| file.path == source.path && file.rows == source.rows)?;
             if present.superseded == source.superseded {
                 continue;
             }
+            let moved = self.moved.get(number)?;
             for row in &present.superseded - &source.superseded {
                 let (file, row) = moved.get(row as usize).copied().unwrap_or(DROPPED);
                 if let Some(file) = files.get_mut(file as usize) {
@@ -128,6 +129,12 @@ impl Rewritten {
             }
         }
         Some(files)
+    }
+
+    /// Forgets where each row went, which takes memory for each of them: a source of which others supersede rows meanwhile
+    /// counts as gone.
+    pub(super) fn without_places(self) -> Self {
+        Self { moved: Vec::new(), ..self }
     }
 }
 
@@ -167,6 +174,8 @@ pub(super) struct Restated {
     pub(super) schema: SchemaRef,
     /// The policy of the new files.
     pub(super) policy: Arc<str>,
+    /// Version of the pseudonyms in the new files.
+    pub(super) pseudonyms: u32,
 }
 
 /// Rewrites files with their columns restated. Rows, their order, what is superseded or deleted and when it came in stay as
@@ -209,9 +218,13 @@ async fn rewrite_edited(
     let reads = sources.iter().map(|source| WholeFile::fetch(&lake.store, &lake.ring, &source.file).boxed());
     let reads: Vec<_> = reads.collect();
     let held: Vec<WholeFile> = stream::iter(reads).buffered(READS).try_collect().await?;
-    let (schema, policy) = match &edit.restated {
-        Some(restated) => (&restated.schema, &restated.policy),
-        None => (&last.file.schema, &last.file.policy),
+    let (schema, policy, pseudonyms) = match &edit.restated {
+        Some(restated) => (&restated.schema, &restated.policy, restated.pseudonyms),
+        // Only files without pseudonyms can be of several versions.
+        None => {
+            let newest = sources.iter().map(|source| source.file.pseudonyms).max();
+            (&last.file.schema, &last.file.policy, newest.unwrap_or(1))
+        }
     };
     let policy = Arc::clone(policy);
     let (schema, plain_schema) = (Arc::clone(schema), without_metadata(schema));
@@ -247,6 +260,7 @@ async fn rewrite_edited(
             superseded,
             content,
             appended,
+            pseudonyms,
             updated_ms: file.updated_ms.or(updated_ms),
             ..file
         }));
@@ -329,7 +343,8 @@ pub(super) async fn replace_under(
     }
 }
 
-fn actions(base: &Manifest, changes: &[Rewritten]) -> Option<Vec<Action>> {
+/// Plans the replacement of files on a version; `None` when a source has left it.
+pub(super) fn actions(base: &Manifest, changes: &[Rewritten]) -> Option<Vec<Action>> {
     let mut actions = Vec::new();
     for change in changes {
         let files = change.rebase(base.tables.get(&change.stream)?)?;

@@ -51,6 +51,24 @@ impl Lake {
         put(&self.0, next, root).await
     }
 
+    /// Adds a key of pseudonyms to the ring, unless one waits already for the rewrite that brings it into force
+    /// ([`rewrite_pseudonyms`](Self::rewrite_pseudonyms)); otherwise as [`rotate_keys`](Self::rotate_keys).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`rotate_keys`](Self::rotate_keys), and of reading the newest version.
+    pub async fn add_pseudonym_key(&self, root: &RootKey) -> Result<KeyRing> {
+        let in_force = self.latest().await?.pseudonym_version();
+        // The ring of this process may be older than the lake: then it must not make a key of a number that is taken.
+        self.0.ring.pseudonym_keys(in_force)?;
+        if self.0.ring.pseudonym_versions().iter().any(|key| key.version > in_force) {
+            check(&self.0).await?;
+            return Ok(self.0.ring.clone());
+        }
+        let next = self.0.ring.with_pseudonym_key(self.0.clock.now().as_millisecond())?;
+        put(&self.0, next, root).await
+    }
+
     /// Refuses the use of a key until it is enabled again; otherwise as [`rotate_keys`](Self::rotate_keys).
     ///
     /// # Errors

@@ -120,7 +120,7 @@ pub(super) fn decoded(stream: Stream, columns: &[(&str, &str)], records: &[serde
     let schemas = Schemas::from_files([(format!("{stream}.toml").as_str(), text.as_str())]).unwrap();
     let ring = crate::keys::KeyRing::generate("any", 0).unwrap();
     let policy = Policy::compile(&schemas).unwrap();
-    let mut decoder = policy.decoder(stream, &definitions, ring.pseudonym_key().unwrap()).unwrap();
+    let mut decoder = policy.decoder(stream, &definitions, &ring.pseudonym_keys(1).unwrap()).unwrap();
     decoder.push_page(&serde_json::to_vec(&serde_json::json!({ "data": records })).unwrap()).unwrap();
     decoder.finish().unwrap()
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use arrow::array::BooleanArray;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::lake::attempts::Attempts;
 use crate::lake::commit::Action;
 use crate::lake::manifest::{DataFile, Manifest, TableState, Watermark, union};
@@ -141,7 +141,7 @@ impl Transaction {
     /// # Errors
     ///
     /// [`Config`](crate::error::ErrorKind::Config) when a column changes its type; [`Conflict`](crate::error::ErrorKind::Conflict) when other writers won every
-    /// attempt; [`Unavailable`](crate::error::ErrorKind::Unavailable) when the store fails: the commit may then have been made or not, and
+    /// attempt, or pseudonyms were rotated since the rows were made; [`Unavailable`](crate::error::ErrorKind::Unavailable) when the store fails: the commit may then have been made or not, and
     /// repeating the work is right in both cases.
     pub async fn commit(self) -> Result<CommitSummary> {
         let Self { lake, tables, watermarks, runs, policy, quarantine } = self;
@@ -155,6 +155,7 @@ impl Transaction {
             let mut actions = Vec::new();
             let mut summary = CommitSummary { version: base.version, streams: Vec::new() };
             for table in &mut tables {
+                table.check_pseudonyms(base)?;
                 let counts = table.plan(&lake, base.tables.get(&table.stream), &mut actions).await?;
                 summary.streams.push((table.stream, counts));
             }
@@ -210,12 +211,14 @@ struct TableChange {
     incoming: Incoming,
     /// What was encoded and put by an earlier attempt, with the rows it holds.
     written: Option<(BooleanArray, Vec<Arc<DataFile>>)>,
+    /// Version of pseudonyms in force.
+    pseudonyms: u32,
 }
 
 impl TableChange {
     fn try_new(stream: Stream, pending: Pending) -> Result<Self> {
         let incoming = Incoming::try_new(&pending.batches)?.with_corrected(pending.corrected);
-        Ok(Self { stream, whole: pending.whole, incoming, written: None })
+        Ok(Self { stream, whole: pending.whole, incoming, written: None, pseudonyms: 1 })
     }
 
     /// Adds the actions that bring the table from `state` to where it should be; puts the files they name.
@@ -224,6 +227,22 @@ impl TableChange {
             self.plan_whole(lake, state, actions).await
         } else {
             self.plan_merge(lake, state, actions).await
+        }
+    }
+
+    /// Refuses rows whose pseudonyms would join with none of the lake.
+    fn check_pseudonyms(&mut self, base: &Manifest) -> Result<()> {
+        self.pseudonyms = base.pseudonym_version();
+        match self.incoming.rows().pseudonyms() {
+            Some(version) if version != self.pseudonyms => Err(Error::new(
+                ErrorKind::Conflict,
+                "pseudonyms were rotated since this process read the lake; nothing was changed",
+            )
+            .with_context("table", self.stream)
+            .with_context("version of these rows", version)
+            .with_context("in force", self.pseudonyms)
+            .with_hint("start it again: it goes on from the last commit, with the new key")),
+            _ => Ok(()),
         }
     }
 
@@ -302,12 +321,13 @@ impl TableChange {
         if let Some((rows, files)) = &self.written
             && *rows == kept
         {
-            return Ok(files.clone());
+            let of_now = |file: &Arc<DataFile>| DataFile { pseudonyms: self.pseudonyms, ..DataFile::clone(file) };
+            return Ok(files.iter().map(|file| Arc::new(of_now(file))).collect());
         }
         let mut files = Vec::new();
         for part in parts(&kept, lake.rows_per_file) {
             let rows = self.incoming.rows().filter(&part)?;
-            files.push(Arc::new(DataFile { content, ..put::put_rows(lake, rows).await? }));
+            files.push(Arc::new(DataFile { content, pseudonyms: self.pseudonyms, ..put::put_rows(lake, rows).await? }));
         }
         self.written = Some((kept, files.clone()));
         Ok(files)

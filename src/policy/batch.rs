@@ -30,12 +30,23 @@ pub struct RedactedBatch {
     policy: Arc<str>,
     keys: Arc<[RecordKey]>,
     batch: RecordBatch,
+    pseudonyms: Option<u32>,
 }
 
 impl RedactedBatch {
     /// Makes a batch of what a decoder of this module's parent decoded.
     pub(super) fn new(stream: Stream, policy: Arc<str>, keys: Arc<[RecordKey]>, batch: RecordBatch) -> Self {
-        Self { stream, policy, keys, batch }
+        Self { stream, policy, keys, batch, pseudonyms: None }
+    }
+
+    /// Says of which version the pseudonyms in it are.
+    pub(super) fn with_pseudonyms(self, version: Option<u32>) -> Self {
+        Self { pseudonyms: version, ..self }
+    }
+
+    /// Returns the version of the pseudonyms in it; `None` when it holds none.
+    pub fn pseudonyms(&self) -> Option<u32> {
+        self.pseudonyms
     }
 
     /// Returns the stream.
@@ -71,7 +82,8 @@ impl RedactedBatch {
         }
         let batch = filter_record_batch(&self.batch, mask).map_err(|error| columnar("filter", self.stream, error))?;
         let keys = self.keys.iter().zip(mask).filter(|(_, is_kept)| *is_kept == Some(true)).map(|(key, _)| *key);
-        Ok(Self { stream: self.stream, policy: Arc::clone(&self.policy), keys: keys.collect(), batch })
+        let (stream, policy) = (self.stream, Arc::clone(&self.policy));
+        Ok(Self { stream, policy, keys: keys.collect(), batch, pseudonyms: self.pseudonyms })
     }
 
     /// Returns the bytes of memory that the rows take; columns without a value share theirs and do not count.
@@ -93,17 +105,24 @@ pub struct SortedRows {
     keys: Vec<RecordKey>,
     /// Where each row stands: batch, row.
     places: Vec<(usize, usize)>,
+    pseudonyms: Option<u32>,
 }
 
 impl SortedRows {
-    /// Sorts the rows of batches of one stream, policy and schema; rows with equal keys stay in the order of the batches.
+    /// Sorts the rows of batches of one stream, policy, schema and version of pseudonyms; rows with equal keys stay in the order of the batches.
     ///
     /// # Errors
     ///
-    /// [`Internal`](crate::error::ErrorKind::Internal) when there is no batch, or they are not of one stream, policy and schema.
+    /// [`Internal`](crate::error::ErrorKind::Internal) when there is no batch, or they are not of one stream, policy, schema and
+    /// version of pseudonyms.
     pub fn try_new(batches: &[RedactedBatch]) -> Result<Self> {
         let first = batches.first().ok_or_else(|| Error::internal("no batch to join"))?;
+        let pseudonyms = batches.iter().find_map(|batch| batch.pseudonyms);
         for other in batches {
+            if other.pseudonyms.is_some() && other.pseudonyms != pseudonyms {
+                return Err(Error::internal("batches with pseudonyms of different versions cannot be joined")
+                    .with_context("stream", other.stream));
+            }
             if other.stream != first.stream
                 || other.policy != first.policy
                 || other.batch.schema() != first.batch.schema()
@@ -127,6 +146,7 @@ impl SortedRows {
             parts: batches.iter().map(|batch| batch.batch.clone()).collect(),
             keys,
             places,
+            pseudonyms,
         })
     }
 
@@ -138,6 +158,11 @@ impl SortedRows {
     /// Returns the digest of the policy that made the rows.
     pub fn policy(&self) -> &Arc<str> {
         &self.policy
+    }
+
+    /// Returns the version of the pseudonyms in the rows; `None` when they hold none.
+    pub fn pseudonyms(&self) -> Option<u32> {
+        self.pseudonyms
     }
 
     /// Returns the columns.
@@ -193,6 +218,7 @@ impl SortedRows {
             parts: Arc::clone(&self.parts),
             keys: Vec::new(),
             places: Vec::new(),
+            pseudonyms: self.pseudonyms,
         }
     }
 }

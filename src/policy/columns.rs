@@ -3,6 +3,7 @@
 //! A column is not told that a record lacks it. It appends the nulls that it owes when its next value comes, and at the end of
 //! the page, so that absent fields cost nothing and duplicate keys cannot shift rows: the first value of a row stays.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -51,11 +52,17 @@ impl PartialKey {
     }
 }
 
-/// Buffers that texts are unescaped and written into.
-#[derive(Debug, Default)]
+/// Buffers that texts are unescaped and written into, those of dropped values too: debug output does not show them.
+#[derive(Default)]
 pub(super) struct Scratch {
     pub(super) read: String,
     written: String,
+}
+
+impl fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scratch").finish_non_exhaustive()
+    }
 }
 
 impl ColumnBuilder {

@@ -145,7 +145,8 @@ impl Decoder {
         };
         self.pages.clear();
         let keys = std::mem::take(&mut self.keys).into();
-        Ok(RedactedBatch::new(self.plan.stream, Arc::clone(&self.plan.policy), keys, batch))
+        let rows = RedactedBatch::new(self.plan.stream, Arc::clone(&self.plan.policy), keys, batch);
+        Ok(rows.with_pseudonyms(self.plan.pseudonyms))
     }
 
     /// Returns the fields that were seen and not stored as declared: never a value.

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::model::Stream;
+use crate::policy::names::columns_of;
 use crate::policy::quarantine::{self, Quarantined, Reason};
 use crate::policy::rules::CUSTOM_PATH;
 use crate::schema::ColumnType;
@@ -87,6 +88,28 @@ impl Definitions {
             column_type: column_type(field.data_type()),
         });
         self.held.insert(stream, held.collect());
+    }
+
+    /// Takes note of attributes that the source defined earlier, by name and mark, with the types that the lake has them in.
+    ///
+    /// What [`hold`](Self::hold) says of the lake's columns must have been told before.
+    pub fn recall(&mut self, stream: Stream, attributes: &BTreeMap<String, bool>) {
+        let held = self.held.get(&stream).map_or(&[][..], Vec::as_slice);
+        let recalled = attributes.iter().map(|(name, is_sensitive)| {
+            let column = columns_of(held, name).last().and_then(|column| column.column_type);
+            let json_type = match column {
+                Some(ColumnType::Int | ColumnType::Float) => Some("number"),
+                Some(ColumnType::Bool) => Some("boolean"),
+                Some(ColumnType::Timestamp) => Some("date-time"),
+                Some(ColumnType::Text) => Some("string"),
+                _ => None,
+            };
+            let is_multi = column == Some(ColumnType::TextList);
+            let json_type = json_type.map(str::to_owned);
+            (name.clone(), Definition { json_type, display_name: None, is_multi, is_sensitive: *is_sensitive })
+        });
+        let recalled: Vec<_> = recalled.collect();
+        self.streams.entry(stream).or_default().extend(recalled);
     }
 
     /// Tells which custom attributes the source defines, and which of them it marks sensitive; nothing where it was not asked.

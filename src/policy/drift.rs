@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::model::{ObjectId, Stream};
 use crate::policy::{Decoder, Definitions, Policy};
 use crate::schema::{BUILTIN, ColumnType, OPTIONAL, Schemas};
-use crate::secret::{PseudonymKey, SecretKey};
+use crate::secret::{PseudonymKey, PseudonymKeys, SecretKey};
 
 static SCHEMAS: LazyLock<Schemas> = LazyLock::new(|| Schemas::from_files(BUILTIN.into_iter().chain(OPTIONAL)).unwrap());
 
@@ -22,8 +22,9 @@ fn decoder(stream: Stream) -> Decoder {
     let page = br#"{"data":{"attributes":{"properties":{"tierStr":{"type":"string"},"scoreNum":{"type":"number"},
         "sinceAt":{"type":"string"},"openBool":{"type":"boolean"},"ordersId":{"type":"string","multi":true}}}}}"#;
     definitions.add(stream, page).unwrap();
-    let key = Arc::new(PseudonymKey { version: 1, key: SecretKey::new([7; 32]) });
-    POLICY.decoder(stream, &definitions, key).unwrap()
+    let key = PseudonymKey { version: 1, key: SecretKey::new([7; 32]) };
+    let keys = PseudonymKeys::try_new([Arc::new(key)]).unwrap();
+    POLICY.decoder(stream, &definitions, &keys).unwrap()
 }
 
 /// The paths that a stream declares, those of custom attributes, and some that nothing declares.

@@ -5,17 +5,17 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use ring::hmac;
 
 use crate::error::Result;
 use crate::model::Stream;
 use crate::policy::bucket::Bucket;
-use crate::policy::method::{Grain, Method, Pseudonymizer, ScrubRule, TextStep};
+use crate::policy::method::{Grain, Method, ScrubRule, TextStep};
+use crate::policy::pseudonym::{Pseudonymizer, holds_pseudonyms};
 use crate::policy::rules::{CUSTOM_PATH, CompiledColumn};
 use crate::policy::scrub::Scrub;
 use crate::policy::tree::{Leaf, Tree};
 use crate::schema::ColumnType;
-use crate::secret::PseudonymKey;
+use crate::secret::PseudonymKeys;
 
 /// Everything that a decoder of one stream needs and does not change.
 pub(super) struct Plan {
@@ -24,6 +24,8 @@ pub(super) struct Plan {
     pub(super) schema: SchemaRef,
     pub(super) tree: Tree,
     pub(super) columns: Vec<ColumnPlan>,
+    /// Version of the pseudonyms that it makes, if it makes any.
+    pub(super) pseudonyms: Option<u32>,
 }
 
 /// Where a record names its organisation.
@@ -63,9 +65,9 @@ impl Plan {
         stream: Stream,
         policy: Arc<str>,
         declared: &[CompiledColumn],
-        key: &PseudonymKey,
+        keys: &PseudonymKeys,
     ) -> Result<Self> {
-        let mut steps = Steps::new(key);
+        let mut steps = Steps::new(keys);
         let mut columns = Vec::new();
         let mut fields = Vec::new();
         let mut paths = Vec::with_capacity(declared.len());
@@ -81,10 +83,12 @@ impl Plan {
         // Behind the declared paths: a column of the organisation's id stays one.
         let organisation = ORGANISATION_PATH.map(str::to_owned);
         paths.push((organisation.as_slice(), Leaf::Organisation));
+        let schema = Arc::new(Schema::new(fields));
         Ok(Self {
             stream,
             policy,
-            schema: Arc::new(Schema::new(fields)),
+            pseudonyms: holds_pseudonyms(&schema).then(|| keys.version()),
+            schema,
             tree: Tree::new(paths.into_iter(), &[&CUSTOM_PATH]),
             columns,
         })
@@ -98,16 +102,14 @@ impl fmt::Debug for Plan {
 }
 
 /// Makes what runs of methods; scrubs are compiled once.
-pub(super) struct Steps {
-    key: hmac::Key,
-    version: u32,
+pub(super) struct Steps<'k> {
+    keys: &'k PseudonymKeys,
     scrubs: Vec<(ScrubRule, Arc<Scrub>)>,
 }
 
-impl Steps {
-    pub(super) fn new(key: &PseudonymKey) -> Self {
-        let version = key.version;
-        Self { key: hmac::Key::new(hmac::HMAC_SHA256, key.key.expose()), version, scrubs: Vec::new() }
+impl<'k> Steps<'k> {
+    pub(super) fn new(keys: &'k PseudonymKeys) -> Self {
+        Self { keys, scrubs: Vec::new() }
     }
 
     /// Makes what becomes of the values of a column; `None` when nothing of it is stored.
@@ -134,9 +136,7 @@ impl Steps {
     pub(super) fn text(&mut self, method: &Method) -> Result<TextStep> {
         Ok(match method {
             Method::Mask(mask) => TextStep::Mask(*mask),
-            Method::Pseudonymize { domain } => {
-                TextStep::Pseudonymize(Box::new(Pseudonymizer::new(&self.key, self.version, domain)))
-            }
+            Method::Pseudonymize { domain } => TextStep::Pseudonymize(Box::new(Pseudonymizer::new(self.keys, domain))),
             Method::TruncateText { chars } => TextStep::Truncate { chars: *chars },
             Method::Scrub(rule) => TextStep::Scrub(match self.scrubs.iter().find(|(known, _)| known == rule) {
                 Some((_, scrub)) => Arc::clone(scrub),

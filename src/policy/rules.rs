@@ -59,6 +59,13 @@ impl TableRules {
         })
     }
 
+    /// Lists everything that does not compile.
+    pub(super) fn problems(schema: &TableSchema) -> Vec<Error> {
+        let columns = schema.columns.iter().filter_map(|column| compile_column(schema, column).err());
+        let custom = schema.custom.iter();
+        columns.chain(custom.filter_map(|rule| custom::check_rule(schema, rule).err())).collect()
+    }
+
     /// Returns the declared columns and those that the custom rules make of the definitions.
     pub(super) fn columns_with(&self, definitions: &Definitions) -> Result<Vec<CompiledColumn>> {
         let mut columns = self.columns.clone();

@@ -56,14 +56,15 @@ mod tests {
     use crate::model::ObjectId;
     use crate::policy::{Definitions, SortedRows};
     use crate::schema::Schemas;
-    use crate::secret::{PseudonymKey, SecretKey};
+    use crate::secret::{PseudonymKey, PseudonymKeys, SecretKey};
 
     #[test]
     fn tombstone_has_a_key_and_a_revision_and_nothing_else() {
         let policy = Policy::compile(&Schemas::builtin().unwrap()).unwrap();
         for stream in [Stream::Tickets, Stream::Customers] {
-            let key = Arc::new(PseudonymKey { version: 1, key: SecretKey::new([7; 32]) });
-            let decoder = policy.decoder(stream, &Definitions::default(), key).unwrap();
+            let key = PseudonymKey { version: 1, key: SecretKey::new([7; 32]) };
+            let keys = PseudonymKeys::try_new([Arc::new(key)]).unwrap();
+            let decoder = policy.decoder(stream, &Definitions::default(), &keys).unwrap();
             let of = |byte, rev| RecordKey {
                 id: ObjectId::from_bytes([byte; 12]),
                 updated_at_ms: Some(1_478_661_814_064),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use counterfoil::model::Stream;
 use counterfoil::policy::{Decoder, Definitions, Policy};
 use counterfoil::schema::Schemas;
-use counterfoil::secret::{PseudonymKey, SecretKey};
+use counterfoil::secret::{PseudonymKey, PseudonymKeys, SecretKey};
 
 const RECORDS: usize = 60;
 
@@ -41,8 +41,9 @@ const DROPPED: [(&str, &str); 8] = [
 
 fn decoder() -> Decoder {
     let policy = Policy::compile(&Schemas::builtin().unwrap()).unwrap();
-    let key = Arc::new(PseudonymKey { version: 1, key: SecretKey::new([7; 32]) });
-    policy.decoder(Stream::Tickets, &Definitions::default(), key).unwrap()
+    let key = PseudonymKey { version: 1, key: SecretKey::new([7; 32]) };
+    let keys = PseudonymKeys::try_new([Arc::new(key)]).unwrap();
+    policy.decoder(Stream::Tickets, &Definitions::default(), &keys).unwrap()
 }
 
 /// A page whose records have `repeated` times the dropped fields.

@@ -23,7 +23,7 @@ use counterfoil::model::Stream;
 use counterfoil::policy::{Definitions, Policy};
 use counterfoil::resolve::{Attachment, Page};
 use counterfoil::schema::{BUILTIN, OPTIONAL, Schemas};
-use counterfoil::secret::{PseudonymKey, SecretKey, SecretString};
+use counterfoil::secret::{PseudonymKey, PseudonymKeys, SecretKey, SecretString};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -48,8 +48,9 @@ fn example(name: &str) -> Option<Vec<u8>> {
 /// Decodes an example as extract would.
 fn decode(stream: Stream, page: &[u8], definitions: &Definitions) -> RecordBatch {
     let policy = Policy::compile(&SCHEMAS).unwrap();
-    let key = Arc::new(PseudonymKey { version: 1, key: SecretKey::new([7; 32]) });
-    let mut decoder = policy.decoder(stream, definitions, key).unwrap();
+    let key = PseudonymKey { version: 1, key: SecretKey::new([7; 32]) };
+    let keys = PseudonymKeys::try_new([Arc::new(key)]).unwrap();
+    let mut decoder = policy.decoder(stream, definitions, &keys).unwrap();
     let summary = decoder.push_page(page).unwrap();
     let batch = decoder.finish().unwrap();
     assert_eq!(summary.records.len(), batch.batch().num_rows());
@@ -152,8 +153,9 @@ fn definitions_of_custom_attributes_decode() {
 fn conversation_times_decode_into_columns() {
     let whole = Schemas::from_files(BUILTIN.into_iter().chain(OPTIONAL)).unwrap();
     let policy = Policy::compile(&whole).unwrap();
-    let key = Arc::new(PseudonymKey { version: 1, key: SecretKey::new([7; 32]) });
-    let decoder = policy.decoder(Stream::TicketTimes, &Definitions::default(), key).unwrap();
+    let key = PseudonymKey { version: 1, key: SecretKey::new([7; 32]) };
+    let keys = PseudonymKeys::try_new([Arc::new(key)]).unwrap();
+    let decoder = policy.decoder(Stream::TicketTimes, &Definitions::default(), &keys).unwrap();
     for (name, times) in [
         ("GetConversationTimeByIds.response.200.json", 1),
         ("GetConversationTimesByConversationId.response.200.json", 7),

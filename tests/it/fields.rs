@@ -12,7 +12,7 @@ use arrow::util::display::array_value_to_string;
 use counterfoil::model::Stream;
 use counterfoil::policy::{Decoder, Definitions, Policy};
 use counterfoil::schema::{BUILTIN, OPTIONAL, Schemas};
-use counterfoil::secret::{PseudonymKey, SecretKey};
+use counterfoil::secret::{PseudonymKey, PseudonymKeys, SecretKey};
 use serde_json::{Value, json};
 
 const ID: &str = "58228e05d4e96711004eccb7";
@@ -241,8 +241,9 @@ fn decoder(policy: &Policy, stream: Stream) -> Decoder {
         .collect();
     let answer = json!({"data": {"attributes": {"properties": properties}}});
     definitions.add(stream, answer.to_string().as_bytes()).unwrap();
-    let key = Arc::new(PseudonymKey { version: 1, key: SecretKey::new([7; 32]) });
-    policy.decoder(stream, &definitions, key).unwrap()
+    let key = PseudonymKey { version: 1, key: SecretKey::new([7; 32]) };
+    let keys = PseudonymKeys::try_new([Arc::new(key)]).unwrap();
+    policy.decoder(stream, &definitions, &keys).unwrap()
 }
 
 #[test]

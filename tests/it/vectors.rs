@@ -114,8 +114,8 @@ fn ticket(number: u64, rev: i64, status: Option<&str>, deleted: bool) -> Value {
 fn decoded(lake: &Lake, stream: Stream, records: &[Value]) -> RedactedBatch {
     let schemas = Schemas::from_files([("tickets.toml", TICKETS), ("tags.toml", TAGS)]).unwrap();
     let policy = Policy::compile(&schemas).unwrap();
-    let key = lake.ring().pseudonym_key().unwrap();
-    let mut decoder = policy.decoder(stream, &Definitions::default(), key).unwrap();
+    let keys = lake.ring().pseudonym_keys(1).unwrap();
+    let mut decoder = policy.decoder(stream, &Definitions::default(), &keys).unwrap();
     decoder.push_page(&serde_json::to_vec(&json!({ "data": records })).unwrap()).unwrap();
     decoder.finish().unwrap()
 }

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::keys::gcm;
-use crate::keys::ring::{KeyRing, KeyState, Master, Ring};
-use crate::secret::SecretKey;
+use crate::keys::ring::{KeyRing, KeyState, Master, Pseudonym, Ring};
+use crate::secret::{PseudonymKey, SecretKey};
 
 impl KeyRing {
     /// Adds a primary key, made at a time in milliseconds since 1970; the primary key so far stays enabled.
@@ -35,6 +35,23 @@ impl KeyRing {
             Error::config("key ring has a key of the highest number").with_context("lake", self.lake_id())
         })?;
         next.masters.push(Master { number, state: KeyState::Primary, created_ms, key: gcm::random_key()? });
+        Ok(Self(Arc::new(next)))
+    }
+
+    /// Adds a key of pseudonyms, made at a time in milliseconds since 1970; the keys so far stay, for the new one goes on from
+    /// what they make.
+    ///
+    /// # Errors
+    ///
+    /// [`Config`](crate::error::ErrorKind::Config) when the ring is full.
+    pub fn with_pseudonym_key(&self, created_ms: i64) -> Result<Self> {
+        let mut next = self.copied()?;
+        let newest = next.pseudonyms.last().map_or(0, |pseudonym| pseudonym.key.version);
+        if next.pseudonyms.len() >= usize::from(u16::MAX) {
+            return Err(Error::config("key ring is full").with_context("pseudonym keys", next.pseudonyms.len()));
+        }
+        let key = Arc::new(PseudonymKey { version: newest + 1, key: gcm::random_key()? });
+        next.pseudonyms.push(Pseudonym { created_ms, key });
         Ok(Self(Arc::new(next)))
     }
 
@@ -141,8 +158,36 @@ mod tests {
         assert_eq!(states(&first), [("ring-1".to_owned(), KeyState::Primary)], "the old version is as it was");
         assert_eq!(first.export("ring-1").unwrap().expose(), second.export("ring-1").unwrap().expose());
         assert_ne!(second.export("ring-1").unwrap().expose(), second.export("ring-2").unwrap().expose());
-        let (old, new) = (first.pseudonym_key().unwrap(), second.pseudonym_key().unwrap());
-        assert_eq!(old.key.expose(), new.key.expose(), "pseudonyms stay the same");
+        assert_eq!(second.pseudonym_versions(), first.pseudonym_versions(), "pseudonyms stay the same");
+        let (old, new) = (first.pseudonym_keys(1).unwrap(), second.pseudonym_keys(1).unwrap());
+        assert_eq!(old.keys()[0].key.expose(), new.keys()[0].key.expose());
+    }
+
+    #[test]
+    fn pseudonym_keys_are_added_and_kept_by_every_other_operation() {
+        let first = KeyRing::generate("lake", 1).unwrap();
+        let second = first.with_pseudonym_key(2).unwrap();
+        let listed: Vec<_> = second.pseudonym_versions().iter().map(|key| (key.version, key.created_ms)).collect();
+        assert_eq!((second.version(), listed), (2, vec![(1, 1), (2, 2)]));
+        let bytes = |ring: &KeyRing| {
+            ring.pseudonym_keys(2).unwrap().keys().iter().map(|key| *key.key.expose()).collect::<Vec<_>>()
+        };
+        assert_ne!(bytes(&second)[0], bytes(&second)[1]);
+        assert_eq!(second.pseudonym_keys(1).unwrap().version(), 1, "an older version takes the older keys only");
+        let rotated = second.rotate(3).unwrap();
+        for next in [second.renewed(), Ok(rotated.clone()), rotated.destroy("ring-1"), rotated.disable("ring-1")] {
+            assert_eq!(bytes(&next.unwrap()), bytes(&second));
+        }
+    }
+
+    #[test]
+    fn pseudonyms_of_a_later_key_say_that_the_process_is_to_be_started_again() {
+        let ring = KeyRing::generate("lake", 0).unwrap();
+        for version in [0, 2] {
+            let error = ring.pseudonym_keys(version).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Denied);
+            assert!(error.hint().unwrap().contains("start it again"), "{:?}", error.hint());
+        }
     }
 
     #[test]

@@ -192,6 +192,8 @@ pub(super) struct View<'a> {
     policy: &'a Policy,
     policies: &'a BTreeMap<String, Arc<Rules>>,
     definitions: Definitions,
+    /// Version of the pseudonyms in force.
+    pseudonyms: u32,
     /// What has changed since a policy, for each that was met.
     changes: HashMap<String, Option<Vec<RuleChange>>>,
     seen: Vec<(Arc<str>, SchemaRef, Arc<Stand>)>,
@@ -204,7 +206,8 @@ impl<'a> View<'a> {
             definitions.hold(stream, &table.schema);
         }
         let policies = &manifest.policies;
-        Self { stream, policy, policies, definitions, changes: HashMap::new(), seen: Vec::new() }
+        let pseudonyms = manifest.pseudonym_version();
+        Self { stream, policy, policies, definitions, pseudonyms, changes: HashMap::new(), seen: Vec::new() }
     }
 
     /// Looks at a file; nothing is to be said of one that the present policy made.
@@ -261,7 +264,7 @@ impl<'a> View<'a> {
             if is_whole { Arc::clone(self.policy.digest()) } else { joined(&file.policy, self.policy.digest()) };
         let schema = restated_schema(&file.schema, restatement.schema(), &emptied);
         let by = Arc::new(By { restatement, stored: Arc::clone(&file.schema) });
-        Ok(Stand { forbidden, lacking, restated: Restated { by, schema, policy } })
+        Ok(Stand { forbidden, lacking, restated: Restated { by, schema, policy, pseudonyms: self.pseudonyms } })
     }
 
     /// Returns the custom rules of the table that were widened since a policy; nothing when its rules are not known.

@@ -313,8 +313,8 @@ async fn crash_at_any_call_leaves_every_other_ticket_once_and_the_same_erasure_c
 async fn customers_that_the_policy_pseudonymizes_are_found_by_their_pseudonym() {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let lake = create(&store).await;
-    let key = lake.0.ring.pseudonym_key().unwrap();
-    let pseudonym = crate::policy::pseudonym(&key, "person", &hex(GONE));
+    let keys = lake.0.ring.pseudonym_keys(1).unwrap();
+    let pseudonym = crate::policy::pseudonym(&keys, "person", &hex(GONE));
     let records = [
         record(11, 1, json!({"customer_id": pseudonym})),
         record(12, 1, json!({"customer_id": "p1_another", "link": "x"})),
@@ -327,7 +327,7 @@ async fn customers_that_the_policy_pseudonymizes_are_found_by_their_pseudonym() 
         let field = field.with_metadata([("method".to_owned(), method.to_owned())].into());
         let file = DataFile { schema: Arc::new(arrow::datatypes::Schema::new(vec![field])), ..DataFile::default() };
         let mut texts = HashSet::new();
-        lake.add_pseudonyms(&file, &[id(GONE)].into(), is_given, &mut texts).map(|()| texts)
+        lake.add_pseudonyms(&file, 1, &[id(GONE)].into(), is_given, &mut texts).map(|()| texts)
     };
     assert_eq!(texts("pseudonymize(domain=person)", false).unwrap(), HashSet::from([pseudonym.clone()]));
     assert_eq!(texts("keep", false).unwrap(), HashSet::new());
