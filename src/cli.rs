@@ -113,7 +113,11 @@ impl Context {
     /// Opens the lake of the settings.
     async fn lake(&self, config: &Config) -> Result<Lake> {
         let root = config.root()?;
-        Lake::open(&config.lake, &root, Arc::clone(&self.clock)).await
+        let lake = Lake::open(&config.lake, &root, Arc::clone(&self.clock)).await?;
+        match config.restricted()? {
+            Some(root) => lake.with_restricted(&root).await,
+            None => Ok(lake),
+        }
     }
 }
 

@@ -45,6 +45,9 @@ pub struct Config {
     pub gc_after: Duration,
     /// Reference of the root key, e.g. `file:root.key`.
     pub root_key: String,
+    /// Reference of the root key of the restricted ring, of the same kinds, e.g. `file:restricted.key`. Default none: restricted
+    /// columns read NULL, and a policy that restricts columns is not extracted with.
+    pub restricted_key: Option<String>,
     /// Where the service is that keeps the root key, if one does.
     pub keys: KeySettings,
     /// Folder of the declarations.
@@ -67,6 +70,16 @@ impl Config {
     /// Those of [`RootKey::configured`].
     pub fn root(&self) -> Result<RootKey> {
         RootKey::configured(&self.root_key, &self.base, &self.keys)
+    }
+
+    /// Reads the root key of the restricted ring, or how to ask the service that keeps it; none without that setting.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RootKey::configured`].
+    pub fn restricted(&self) -> Result<Option<RootKey>> {
+        let configured = |reference: &String| RootKey::configured(reference, &self.base, &self.keys);
+        self.restricted_key.as_ref().map(configured).transpose()
     }
 }
 

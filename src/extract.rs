@@ -27,6 +27,7 @@ mod prove;
 mod reading;
 mod reconcile;
 mod report;
+mod seen;
 mod segments;
 mod small;
 mod sweep;
@@ -52,11 +53,11 @@ use crate::extract::segments::Segment;
 use crate::extract::walk::{Forked as _, Limits, PageQuery, PageSource as _};
 use crate::kustomer::{Client, Endpoint, Ledger, SearchObject};
 use crate::lake::manifest::{Manifest, Watermark};
-use crate::lake::quarantine::{Seen, SeenField};
+use crate::lake::quarantine::Seen;
 use crate::lake::run::{RunRecord, StreamRun};
 use crate::lake::{Lake, Lease, Purpose, Survey};
 use crate::model::{ObjectId, Stream};
-use crate::policy::{Decoder, Definitions, Policy, Quarantined, Reason, RuleChange, compare};
+use crate::policy::{Decoder, Definitions, Policy, Quarantined, RuleChange, compare};
 use crate::retry::SplitMix64;
 use crate::secret::PseudonymKeys;
 
@@ -237,6 +238,7 @@ pub async fn run(
     progress: &dyn Progress,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<RunReport> {
+    lake.check_policy(policy)?;
     let started = clock.now();
     let id = run_id(started);
     let mut lease = lake.lease(Purpose::Extract, &format!("run {id}, process {}", std::process::id())).await?;
@@ -379,7 +381,7 @@ impl Run<'_> {
                 continue;
             }
             let mut decoder = self.decoder(stream, definitions)?;
-            let declared = declared_now(&held, stream, &decoder);
+            let declared = seen::declared(&held, stream, &decoder);
             let held = held.tables.get(&stream).map_or(0, |table| table.files.iter().map(|file| file.rows).sum());
             let Some(whole) = small::read(self.client, stream, &mut decoder, held).await? else { continue };
             self.progress.on(Event::Promised { stream, promised: whole.run.distinct });
@@ -387,7 +389,7 @@ impl Run<'_> {
             transaction.replace(whole.rows);
             let quarantine = decoder.quarantine();
             let run = StreamRun { expected: whole.run.distinct, quarantined: quarantine.len() as u64, ..whole.run };
-            let fields = self.seen_fields(&quarantine);
+            let fields = seen::fields(&quarantine, self.clock.now().as_millisecond(), &self.record.id);
             self.seen.push((stream, Seen { whole: true, fields, declared, attributes: None }));
             self.quarantine.extend(quarantine.into_iter().map(|field| (stream, field)));
             runs.push((stream, run));
@@ -435,7 +437,7 @@ impl Run<'_> {
         let plan = Plan::new(&watermark, &reachable(stream, self.settings, &watermark, now_ms), now_ms);
         attributes::read(self.client, stream, definitions).await?;
         let decoder = self.decoder(stream, definitions)?;
-        let declared = declared_now(&manifest, stream, &decoder);
+        let declared = seen::declared(&manifest, stream, &decoder);
         let attributes = attributes::changes(self.policy, stream, definitions)?;
         let object = object(stream);
         let pages = SearchPages::new(self.client, object, decoder, &self.caps);
@@ -483,7 +485,7 @@ impl Run<'_> {
         let settings = self.settings;
         committer.quarantine(Seen {
             whole: settings.full && settings.since.is_none() && settings.until.is_none() && walked.is_ok(),
-            fields: self.seen_fields(&quarantine),
+            fields: seen::fields(&quarantine, self.clock.now().as_millisecond(), &self.record.id),
             declared,
             attributes: definitions.attributes(stream),
         });
@@ -496,21 +498,6 @@ impl Run<'_> {
             tracing::info!(%stream, "run stops at its limit of requests; what is missing is noted in the lake");
         }
         walked
-    }
-
-    /// Writes what was seen and not stored as the lake keeps it.
-    fn seen_fields(&self, quarantine: &[Quarantined]) -> Vec<SeenField> {
-        let now_ms = self.clock.now().as_millisecond();
-        let field = |field: &Quarantined| SeenField {
-            path: field.path.clone(),
-            json_type: field.json_type.to_owned(),
-            reason: field.reason.name().to_owned(),
-            count: field.count,
-            first_ms: now_ms,
-            last_ms: now_ms,
-            run: self.record.id.clone(),
-        };
-        quarantine.iter().map(field).collect()
     }
 
     async fn end(&mut self, outcome: &str) -> Result<RunReport> {
@@ -547,7 +534,10 @@ impl Run<'_> {
             transaction.quarantine(stream, seen);
         }
         transaction.commit().await?;
-        let survey = Lake::survey(self.lake.latest().await?.as_ref(), self.policy)?;
+        let survey = self.lake.survey(self.lake.latest().await?.as_ref(), self.policy).unwrap_or_else(|error| {
+            tracing::warn!(%error, "what is stored was not compared with the schemas");
+            Survey::default()
+        });
         let tickets =
             record.streams.iter().find(|run| run.stream == Stream::Tickets.table()).map_or(0, |run| run.distinct);
         let mut unreached = self.policy.streams();
@@ -564,17 +554,6 @@ impl Run<'_> {
             survey,
         })
     }
-}
-
-/// Lists the paths in quarantine that are declared by now.
-fn declared_now(manifest: &Manifest, stream: Stream, decoder: &Decoder) -> Vec<String> {
-    let kept = manifest.quarantine.get(&stream).into_iter().flat_map(|kept| kept.fields.keys());
-    let mut declared: Vec<String> = kept
-        .filter(|key| key.reason != Reason::Mismatch.name() && decoder.is_declared(&key.path))
-        .map(|key| key.path.clone())
-        .collect();
-    declared.dedup();
-    declared
 }
 
 /// Compares the policy with the one that the lake was written by last.

@@ -25,5 +25,5 @@ mod root;
 pub use block::{BLOCK_OVERHEAD, BlockKey};
 pub use metadata::FileKey;
 pub use object::{OBJECT_HEADER_BYTES, object_key_id};
-pub use ring::{KeyRing, KeyState, PseudonymVersion, RingKey};
+pub use ring::{KeyRing, KeyState, PseudonymVersion, Right, RingKey, Series};
 pub use root::{KeySettings, RootKey};

@@ -43,6 +43,7 @@ mod pseudonyms;
 mod put;
 pub mod quarantine;
 mod retain;
+mod restricted;
 mod rewrap;
 mod rewrite;
 mod rings;
@@ -59,6 +60,7 @@ mod simulation;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use datafusion::catalog::TableProvider;
@@ -118,6 +120,8 @@ struct Inner {
     look_ups: MetadataCache,
     log: Log,
     rows_per_file: usize,
+    /// Whether it was said which columns this process does not read.
+    is_told: AtomicBool,
 }
 
 impl fmt::Debug for Lake {
@@ -261,6 +265,7 @@ impl Lake {
             look_ups: MetadataCache::with_capacity(LOOK_UP_BYTES),
             log,
             rows_per_file: ROWS_PER_FILE,
+            is_told: AtomicBool::new(false),
         }))
     }
 
@@ -346,6 +351,7 @@ impl Lake {
                 .with_context("version", manifest.version)
                 .with_hint(format!("its tables are {}", tables::names(manifest).join(", "))));
         };
+        restricted::tell(&self.0, manifest);
         let store = Arc::clone(&self.0.store);
         scan::provider(store, self.0.ring.clone(), self.0.cache.clone(), name, table, view)
     }
@@ -441,6 +447,7 @@ mod tests {
 
     use super::*;
     use crate::lake::manifest::Watermark;
+    use crate::lake::quarantine::{Seen, SeenField};
     use crate::lake::run::{RunRecord, StreamRun};
     use crate::lake::simulation::{clock, root};
     use crate::model::Stream;
@@ -583,6 +590,39 @@ mod tests {
         let history = lake.history(2).await.unwrap();
         assert_eq!(history.iter().map(|version| version.version).collect::<Vec<_>>(), [3, 2]);
         assert_eq!(history[0].runs, ["a"]);
+    }
+
+    #[tokio::test]
+    async fn quarantine_is_kept_over_versions_and_what_changes_nothing_makes_none() {
+        let store = memory();
+        let lake = create(&store).await.unwrap();
+        let field = SeenField {
+            path: "attributes.x".to_owned(),
+            json_type: "text".to_owned(),
+            reason: "undeclared".to_owned(),
+            count: 3,
+            first_ms: 1,
+            last_ms: 1,
+            run: "a".to_owned(),
+        };
+        let attributes = Some([("tierStr".to_owned(), false)].into());
+        let change = |fields: &[SeenField], whole| {
+            let mut change = lake.transaction();
+            let seen = Seen { whole, fields: fields.to_vec(), attributes: attributes.clone(), ..Seen::default() };
+            change.quarantine(Stream::Tickets, seen);
+            change
+        };
+        let field = std::slice::from_ref(&field);
+        assert_eq!(change(field, true).commit().await.unwrap().version, 1);
+        assert_eq!(change(field, true).commit().await.unwrap().version, 1);
+        assert_eq!(change(&[], false).commit().await.unwrap().version, 1);
+        assert_eq!(change(field, false).commit().await.unwrap().version, 2);
+        let manifest = open(&store).await.unwrap().latest().await.unwrap();
+        let kept = &manifest.quarantine[&Stream::Tickets];
+        assert_eq!(kept.fields.values().map(|count| count.count).collect::<Vec<_>>(), [6]);
+        assert_eq!(kept.attributes, attributes.clone().unwrap());
+        assert_eq!(change(&[], true).commit().await.unwrap().version, 3);
+        assert!(lake.latest().await.unwrap().quarantine[&Stream::Tickets].fields.is_empty());
     }
 
     #[tokio::test]

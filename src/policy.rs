@@ -13,13 +13,33 @@
 //!
 //! # Order and precedence
 //!
-//! 1. A `[[column]]` decides over its path before any `[[custom]]` rule.
-//! 2. Of the custom rules, one by name decides before a pattern, a longer pattern before a shorter one, and of equal ones
-//!    the first in the file.
-//! 3. An attribute that the source marks sensitive is stored only by a column or by a rule by name; patterns can only drop it.
-//! 4. A column of type `any` drops all below its path that no other column names.
-//! 5. What nothing declares is dropped, and its name, type and count are reported ([`Decoder::quarantine`]); so is an
-//!    attribute whose type its rule cannot be applied to.
+//! What decides over a field, the first that applies:
+//!
+//! 1. The `[[column]]` with the longest path: one of type `any` drops all below its path, less what longer paths name.
+//! 2. For a custom attribute that no column reads, the `[[custom]]` rule by its name; then the longest pattern that covers
+//!    it, of equally long ones the first in the file.
+//! 3. Nothing: the field is dropped, and its name, type and count are reported ([`Decoder::quarantine`]).
+//!
+//! An attribute that the source marks sensitive is stored only by a column or by a rule by name; patterns can only drop it.
+//! A value that its column's type cannot hold is NULL and reported; so is an attribute whose type its rule cannot be
+//! applied to. Of a key that a record has twice, the first value stays.
+//!
+//! # Defaults
+//!
+//! Everything is dropped that nothing declares. A declared column is kept when its class is `public` or `internal`; for
+//! `personal` and `content` a method must be written. Text of class `content` is stored only as `scrub`, `mask` or
+//! `pseudonymize` make it, also behind `restrict`. Key and replication columns take `keep` alone. A scrub replaces every
+//! kind that is known, and the patterns of its file. A pseudonym's domain is its own column.
+//!
+//! Rules that can never match, two rules for one field, and methods that do not fit their type are refused when the policy
+//! is compiled (`policy/reach.rs`, `policy/method.rs`): file, line and the way out, before the first request.
+//!
+//! # What happens to a value
+//!
+//! One method, once, while the page is decoded; `null`, `{}` and, but for lists, `[]` are NULL, and empty text stays empty. Methods may be applied to their own output and change nothing, which a restatement relies on
+//! ([`Policy::restate`]); all but `pseudonymize`, whose output is a text like any other. Nothing applies it twice: a page holds
+//! originals only, and what a stored column holds is said by the method in its metadata, which makes the same method over it a
+//! column that stays as it is.
 //!
 //! # Errors of this module
 //!
@@ -54,6 +74,7 @@ mod names;
 mod plan;
 mod pseudonym;
 mod quarantine;
+mod reach;
 mod restate;
 mod rules;
 mod scalar;
@@ -626,6 +647,63 @@ class = "internal"
     }
 
     #[test]
+    fn numbers_are_bucketed_and_restricted_columns_say_so() {
+        let column = |name: &str, column_type: &str, method: &str| {
+            format!(
+                "[[column]]\nname = \"{name}\"\npath = \"attributes.{name}\"\ntype = \"{column_type}\"\nclass = \"personal\"\nmethod = {method}\ndescription = \"x\"\n"
+            )
+        };
+        let tail = [
+            column("age", "int", "{ name = \"bucket\", bounds = [18, 30] }"),
+            column("score", "float", "{ name = \"restrict\", after = \"bucket\", width = 0.5 }"),
+            column("city", "text", "{ name = \"restrict\", after = \"truncate\", chars = 2 }"),
+            column("vip", "bool", "\"restrict\""),
+        ];
+        let policy = Policy::compile(&schemas(&tail.concat())).unwrap();
+        let mut decoder = policy.decoder(Stream::Tickets, &Definitions::default(), &keys(1)).unwrap();
+        let record = |n: u8, age: i32, score: f64| {
+            format!(r#"{{"id":"{n:024x}","attributes":{{"age":{age},"score":{score},"city":"Bonn","vip":true}}}}"#)
+        };
+        let records = [record(1, 17, 0.4), record(2, 18, -0.4), record(3, 99, 7.5)].join(",");
+        decoder.push_page(format!(r#"{{"data":[{records}]}}"#).as_bytes()).unwrap();
+        let batch = decoder.finish().unwrap();
+        let rows: Vec<String> = (0..3)
+            .map(|row| ["age", "score", "city", "vip"].map(|name| shown(batch.batch(), name, row)).join(" "))
+            .collect();
+        assert_eq!(rows, ["NULL 0.0 Bo true", "18 -0.5 Bo true", "30 7.5 Bo true"]);
+        assert_eq!(decoder.quarantine(), [], "below the first bound is no mismatch");
+        let schema = decoder.schema();
+        let restricted = schema.fields().iter().filter(|field| is_restricted(field));
+        assert!(restricted.map(|field| field.name()).eq(["score", "city", "vip"]));
+    }
+
+    #[test]
+    fn rules_are_found_with_their_place() {
+        let policy = Policy::compile(&schemas(&format!(
+            "{FIELDS}[[column]]\nname = \"inner\"\npath = \"attributes.custom.boxes.inner\"\ntype = \"int\"\nclass = \"public\"\ndescription = \"x\"\n"
+        )))
+        .unwrap();
+        let shown = |rule: &RuleView| {
+            let RuleView { name, path, column_type, class, method, file, line } = rule;
+            format!("{file}:{line} {name} {path} {} {class} {method}", column_type.unwrap_or("-"))
+        };
+        let columns = policy.columns(Stream::Tickets).unwrap();
+        assert_eq!(columns.len(), 16);
+        assert_eq!(shown(&columns[0]), "tickets.toml:3 ticket_id id text internal keep");
+        assert_eq!(shown(&columns[9]), "tickets.toml:60 email attributes.emails.0.email text personal mask(as=email)");
+        let rules: Vec<String> = policy.custom_rules(Stream::Tickets).unwrap().iter().map(shown).collect();
+        assert_eq!(rules.len(), 5);
+        assert_eq!(rules[3], "tickets.toml:111 secretStr attributes.custom.secretStr - personal mask");
+        let of = |attribute: &str| policy.rule_of_attribute(Stream::Tickets, attribute).unwrap().map(|rule| rule.name);
+        for (attribute, rule) in
+            [("tierStr", Some("*Str")), ("secretStr", Some("secretStr")), ("boxes", Some("inner")), ("plain", None)]
+        {
+            assert_eq!(of(attribute).as_deref(), rule, "{attribute}");
+        }
+        assert!(policy.columns(Stream::Tags).is_err());
+    }
+
+    #[test]
     fn wrong_policy_is_refused_with_place_and_hint() {
         let column = |name: &str, column_type: &str, class: &str, method: &str| {
             format!(
@@ -654,6 +732,36 @@ class = "internal"
                 "scrub it, drop it, or give the column the class that it has if people do not write into it",
             ),
             (
+                column("a", "text", "content", "\"restrict\""),
+                "free text cannot be kept (file: tickets.toml, line: 27, column: a, class: content, method: restrict)",
+                "write `method = { name = \"restrict\", after = \"scrub\" }`, or drop it",
+            ),
+            (
+                column("a", "text_list", "content", "{ name = \"restrict\", after = \"truncate\", chars = 2 }"),
+                "free text cannot be kept (file: tickets.toml, line: 27, column: a, class: content, method: restrict)",
+                "write `method = { name = \"restrict\", after = \"scrub\" }`, or drop it",
+            ),
+            (
+                column("a", "int", "internal", "{ name = \"bucket\", width = 0.5 }"),
+                "method does not fit the type (file: tickets.toml, line: 27, column: a, method: bucket, type: int)",
+                "an int takes whole bounds and widths",
+            ),
+            (
+                column("a", "timestamp", "internal", "{ name = \"bucket\", width = 5 }"),
+                "method does not fit the type (file: tickets.toml, line: 27, column: a, method: bucket, type: timestamp)",
+                "it takes int and float; a timestamp takes `{ name = \"truncate\", to = \"day\" }`",
+            ),
+            (
+                column("a", "int", "internal", "{ name = \"restrict\", after = \"mask\" }"),
+                "method does not fit the type (file: tickets.toml, line: 27, column: a, method: mask, type: int)",
+                "it takes text and text_list: keep or drop the column, or correct its type",
+            ),
+            (
+                column("a", "any", "internal", "\"restrict\""),
+                "method does not fit the type (file: tickets.toml, line: 27, column: a, method: keep, type: any)",
+                "write `method = \"drop\"`: `any` is for what is dropped",
+            ),
+            (
                 column("a", "text", "internal", "\"psuedonymize\""),
                 "unknown method (file: tickets.toml, line: 27, column: a, method: psuedonymize)",
                 "did you mean `pseudonymize`?",
@@ -669,10 +777,17 @@ class = "internal"
             assert_eq!(error.hint(), Some(hint));
         }
         for name in ["ticket_id", "updated_at", "rev", "deleted"] {
-            let text =
-                COLUMNS.replace(&format!("name = \"{name}\"\n"), &format!("name = \"{name}\"\nmethod = \"drop\"\n"));
-            let error = Policy::compile(&Schemas::from_files([("tickets.toml", text.as_str())]).unwrap()).unwrap_err();
-            assert_eq!(error.message(), "key and replication columns cannot be masked or dropped", "{name}");
+            for method in ["drop", "restrict", "mask", "pseudonymize"] {
+                let with = format!("name = \"{name}\"\nmethod = \"{method}\"\n");
+                let text = COLUMNS.replace(&format!("name = \"{name}\"\n"), &with);
+                let schemas = Schemas::from_files([("tickets.toml", text.as_str())]).unwrap();
+                let error = Policy::compile(&schemas).unwrap_err();
+                assert_eq!(
+                    error.message(),
+                    "key and replication columns cannot be masked or dropped",
+                    "{name} {method}"
+                );
+            }
         }
         let error = Policy::compile(&schemas("")).unwrap().decoder(Stream::Tags, &Definitions::default(), &keys(1));
         assert_eq!(error.unwrap_err().to_string(), "stream is not declared (stream: tags)");

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use super::{Context, grouped, print, say};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::keys::{KeyRing, KeySettings, KeyState, RootKey};
+use crate::keys::{KeyRing, KeySettings, KeyState, RootKey, Series};
 use crate::lake::{Expire, Lake, Lease, Protected, Protection, Purpose, RotatedPseudonyms};
 
 #[derive(Debug, Args)]
@@ -32,7 +32,11 @@ enum Command {
     /// Keys of the ring, and what each still protects
     Ls,
     /// Make the root key's file and the lake with its ring, where they are missing
-    Init,
+    Init {
+        /// Make the second ring, which opens restricted columns, and the file of keys.restricted
+        #[arg(long)]
+        restricted: bool,
+    },
     /// Make a new primary key; older keys go on decrypting
     Rotate(Rotate),
     /// Seal the ring under another root key, or move files under the primary key
@@ -62,8 +66,11 @@ enum Command {
 #[derive(Debug, Args)]
 struct Rotate {
     /// Instead make a new key of pseudonyms, and change every stored pseudonym to it
-    #[arg(long)]
+    #[arg(long, conflicts_with = "restricted")]
     pseudonyms: bool,
+    /// Of the ring that opens restricted columns
+    #[arg(long)]
+    restricted: bool,
     /// Only say what would be rewritten
     #[arg(long, requires = "pseudonyms")]
     dry_run: bool,
@@ -78,6 +85,9 @@ struct Rewrap {
     /// Address of the key service of --root, where it differs from the setting keys.endpoint
     #[arg(long, value_name = "URL", requires = "root")]
     endpoint: Option<String>,
+    /// Seal the ring that opens restricted columns, by --root; afterwards change the setting keys.restricted
+    #[arg(long, requires = "root")]
+    restricted: bool,
     /// Wrap the keys of files anew under the primary key, so that older keys are not needed any more
     #[arg(long, group = "what")]
     files: bool,
@@ -105,11 +115,15 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<()> 
     let config = context.settings()?;
     match &arguments.command {
         Command::Ls => list(context, &config).await,
-        Command::Init => init(context, &config).await,
-        Command::Rotate(Rotate { pseudonyms: true, dry_run }) => rotate_pseudonyms(context, &config, *dry_run).await,
-        Command::Rotate(_) => rotate(context, &config).await,
-        Command::Rewrap(Rewrap { root: Some(root), endpoint, dry_run, .. }) => {
-            rewrap_ring(context, &config, root, endpoint.as_ref(), *dry_run).await
+        Command::Init { restricted: true } => init_restricted(context, &config).await,
+        Command::Init { restricted: false } => init(context, &config).await,
+        Command::Rotate(Rotate { pseudonyms: true, dry_run, .. }) => {
+            rotate_pseudonyms(context, &config, *dry_run).await
+        }
+        Command::Rotate(Rotate { restricted, .. }) => rotate(context, &config, *restricted).await,
+        Command::Rewrap(Rewrap { root: Some(root), endpoint, restricted, dry_run, .. }) => {
+            let series = if *restricted { Series::Restricted } else { Series::Main };
+            rewrap_ring(context, &config, (series, root), endpoint.as_ref(), *dry_run).await
         }
         Command::Rewrap(rewrap) => rewrap_files(context, &config, rewrap.dry_run).await,
         Command::Disable { id } => switch(context, &config, id, KeyState::Disabled).await,
@@ -164,7 +178,8 @@ async fn list(context: &Context, config: &Config) -> Result<()> {
         "{:<10} {:<10} {:<16} {:>10} {:>16} {:>11} {:>11}",
         "key", "state", "made", "live files", "bytes", "other files", "log objects"
     );
-    for key in ring.keys() {
+    let restricted = ring.restricted().map(KeyRing::keys).unwrap_or_default();
+    for key in ring.keys().into_iter().chain(restricted) {
         let protected = protection.of(&key.id);
         let (files, bytes) = protected.live_files();
         let _ = writeln!(
@@ -178,6 +193,20 @@ async fn list(context: &Context, config: &Config) -> Result<()> {
             grouped(protected.other_files),
             grouped(protected.commits + protected.snapshots),
         );
+    }
+    match (ring.restricted(), lake.restricted_version().await?, &config.restricted_key) {
+        (Some(restricted), _, Some(root)) => {
+            let _ = writeln!(text, "restricted ring version {}, root key {root}", restricted.version());
+        }
+        (None, Some(version), _) => {
+            let _ = writeln!(text, "restricted ring version {version} is not opened: keys.restricted is not set");
+            let known = protection.keys.iter().filter(|(id, _)| Series::of(id) == Series::Restricted);
+            for (id, protected) in known {
+                let (files, _) = protected.live_files();
+                let _ = writeln!(text, "{id} protects columns of {} live files", grouped(files));
+            }
+        }
+        _ => {}
     }
     // The newest version cannot be read where it needs a key that is disabled or destroyed.
     let in_force = match protection.version {
@@ -194,6 +223,42 @@ async fn list(context: &Context, config: &Config) -> Result<()> {
         let _ = writeln!(text, "{:<10} {state:<10} {:<16}", format!("p{}", key.version), day(key.created_ms));
     }
     print(&text)
+}
+
+/// Reads the root key of the ring that a key belongs to.
+fn root_of(config: &Config, series: Series) -> Result<RootKey> {
+    match series {
+        Series::Main => config.root(),
+        Series::Restricted => config.restricted()?.ok_or_else(|| {
+            Error::config("missing setting `keys.restricted`")
+                .with_hint("restricted = \"file:restricted.key\" under [keys]: the root key of the restricted ring")
+        }),
+    }
+}
+
+async fn init_restricted(context: &Context, config: &Config) -> Result<()> {
+    let Some(reference) = &config.restricted_key else { return root_of(config, Series::Restricted).map(drop) };
+    if *reference == config.root_key {
+        return Err(Error::config("`keys.restricted` is the same key as `keys.root`; nothing was changed")
+            .with_context("reference", reference)
+            .with_hint("restricted columns are worth their name only under a key that not everybody has"));
+    }
+    let lake = Lake::open(&config.lake, &config.root()?, Arc::clone(&context.clock)).await?;
+    let file = reference.strip_prefix("file:").map(|file| config.base.join(file));
+    let is_missing = file.as_ref().is_some_and(|path| !path.exists());
+    if let (Some(path), true, None) = (&file, is_missing, lake.restricted_version().await?) {
+        RootKey::create_file(path)?;
+    }
+    let root = root_of(config, Series::Restricted)?;
+    let leases = Leases::take(&lake, &BOTH, "init --restricted").await?;
+    let made = lake.create_restricted(&root).await;
+    leases.release().await;
+    let ring = made?;
+    if !context.quiet {
+        say(&format!("made the restricted ring with {}, sealed by {reference}", ring.primary_id()?));
+        say("keep that root key apart from the other: whoever has only keys.root reads NULL in restricted columns");
+    }
+    Ok(())
 }
 
 async fn init(context: &Context, config: &Config) -> Result<()> {
@@ -220,11 +285,11 @@ async fn init(context: &Context, config: &Config) -> Result<()> {
     Ok(())
 }
 
-async fn rotate(context: &Context, config: &Config) -> Result<()> {
-    let root = config.root()?;
+async fn rotate(context: &Context, config: &Config, restricted: bool) -> Result<()> {
+    let root = root_of(config, if restricted { Series::Restricted } else { Series::Main })?;
     let lake = context.lake(config).await?;
     let leases = Leases::take(&lake, &BOTH, "rotate").await?;
-    let rotated = lake.rotate_keys(&root).await;
+    let rotated = if restricted { lake.rotate_restricted(&root).await } else { lake.rotate_keys(&root).await };
     leases.release().await;
     let ring = rotated?;
     if !context.quiet {
@@ -291,7 +356,7 @@ async fn rotate_pseudonyms_with_leases(
 }
 
 async fn switch(context: &Context, config: &Config, id: &str, state: KeyState) -> Result<()> {
-    let root = config.root()?;
+    let root = root_of(config, Series::of(id))?;
     let lake = context.lake(config).await?;
     let leases = Leases::take(&lake, &BOTH, state.name()).await?;
     let switched = match state {
@@ -314,28 +379,36 @@ async fn switch(context: &Context, config: &Config, id: &str, state: KeyState) -
 async fn rewrap_ring(
     context: &Context,
     config: &Config,
-    reference: &str,
+    (series, reference): (Series, &str),
     endpoint: Option<&String>,
     dry_run: bool,
 ) -> Result<()> {
+    let (setting, present) = (series.setting(), match series {
+        Series::Main => config.root_key.as_str(),
+        Series::Restricted => config.restricted_key.as_deref().unwrap_or_default(),
+    });
     let settings = KeySettings { endpoint: endpoint.or(config.keys.endpoint.as_ref()).cloned(), ..config.keys.clone() };
     let root = RootKey::configured(reference, &config.base, &settings)?;
     let lake = context.lake(config).await?;
-    let older = lake.other_rings().await?.len() + 1;
-    let version = lake.ring().version();
+    let ring = if series == Series::Main { lake.ring() } else { lake.ring().restricted_ring()? };
+    let older = lake.others_of(ring).await?.len() + 1;
+    let version = ring.version();
     if dry_run {
         return print(&format!(
             "would seal the ring under {reference} as version {}, and delete the {older} older versions that {} opens\n",
             version.saturating_add(1),
-            config.root_key
+            present
         ));
     }
     let leases = Leases::take(&lake, &BOTH, "rewrap --root").await?;
-    let sealed = lake.rewrap_ring(&root).await;
+    let sealed = match series {
+        Series::Main => lake.rewrap_ring(&root).await,
+        Series::Restricted => lake.rewrap_restricted(&root).await,
+    };
     leases.release().await;
     let ring = sealed?;
     // Said whatever --quiet asks for: without it the next command fails.
-    say(&format!("ring version {} is sealed by {reference}; set keys.root = \"{reference}\" now", ring.version()));
+    say(&format!("ring version {} is sealed by {reference}; set {setting} = \"{reference}\" now", ring.version()));
     if let Some(endpoint) = endpoint {
         say(&format!("and keys.endpoint = \"{endpoint}\""));
     }
@@ -343,7 +416,7 @@ async fn rewrap_ring(
         say(&format!(
             "the {older} older ring versions were deleted; copies of them in backups still open with {}, and hold the same \
              keys: keep that root key as secret as before, or `counterfoil keys rotate` and rewrap the files too",
-            config.root_key
+            present
         ));
     }
     Ok(())
@@ -389,21 +462,22 @@ async fn rewrap_files(context: &Context, config: &Config, dry_run: bool) -> Resu
 
 async fn destroy(context: &Context, config: &Config, arguments: &Destroy) -> Result<()> {
     let id = arguments.id.as_str();
-    let root = config.root()?;
+    let root = root_of(config, Series::of(id))?;
     let lake = context.lake(config).await?;
-    if lake.ring().state(id)? == KeyState::Primary {
+    let ring = lake.ring().holder(id)?;
+    if ring.state(id)? == KeyState::Primary {
         return Err(Error::config("primary key cannot be destroyed; nothing was changed")
             .with_context("key", id)
             .with_hint(
                 "`counterfoil keys rotate` makes another key the primary one, `keys rewrap --files` moves the files",
             ));
     }
-    let code = code(lake.ring(), id);
+    let code = code(ring, id);
     if arguments.dry_run {
         return print(&losses(&lake, id, &lake.protection().await?, &code).await?);
     }
     let refused = |message: &str| {
-        Error::config(message).with_context("key", id).with_context("ring version", lake.ring().version()).with_hint(
+        Error::config(message).with_context("key", id).with_context("ring version", ring.version()).with_hint(
             format!("`counterfoil keys destroy {id} --dry-run` shows what would be lost, and the code for --confirm"),
         )
     };
@@ -426,7 +500,7 @@ async fn destroy(context: &Context, config: &Config, arguments: &Destroy) -> Res
 async fn destroy_with_leases(lake: &Lake, root: &RootKey, id: &str, lose_data: bool) -> Result<KeyRing> {
     // Looked at again under the leases: nobody writes any more.
     let protection = lake.protection().await?;
-    let is_needed = lake.ring().state(id)? != KeyState::Destroyed && protection.needs(id);
+    let is_needed = lake.ring().holder(id)?.state(id)? != KeyState::Destroyed && protection.needs(id);
     if is_needed && !lose_data {
         return Err(Error::config("newest version of the lake cannot be read without the key; nothing was changed")
             .with_context("key", id)
@@ -444,15 +518,18 @@ async fn destroy_with_leases(lake: &Lake, root: &RootKey, id: &str, lose_data: b
 /// Says what the destruction of a key would make unreadable.
 async fn losses(lake: &Lake, id: &str, protection: &Protection, code: &str) -> Result<String> {
     let protected = protection.of(id);
-    let state = lake.ring().state(id)?;
-    let mut text =
-        format!("key {id}, {}, ring version {} of lake {}\n", state.name(), lake.ring().version(), lake.id());
-    let older = lake.other_rings().await?.len() + usize::from(state != KeyState::Destroyed);
+    let ring = lake.ring().holder(id)?;
+    let state = ring.state(id)?;
+    let mut text = format!("key {id}, {}, ring version {} of lake {}\n", state.name(), ring.version(), lake.id());
+    let older = lake.others_of(ring).await?.len() + usize::from(state != KeyState::Destroyed);
     let _ = writeln!(text, "would be deleted: {older} older ring versions that hold keys");
     if protected == Protected::default() {
         text += "would become unreadable: nothing\n";
     } else {
-        text += "would become unreadable:\n";
+        text += match ring.series() {
+            Series::Main => "would become unreadable:\n",
+            Series::Restricted => "restricted columns would read NULL for everybody:\n",
+        };
         for (stream, files) in &protected.tables {
             let _ = writeln!(
                 text,
@@ -510,7 +587,7 @@ fn code(ring: &KeyRing, id: &str) -> String {
 
 async fn export(context: &Context, config: &Config, id: &str, yes: bool) -> Result<()> {
     let lake = context.lake(config).await?;
-    lake.ring().state(id)?;
+    lake.ring().holder(id)?.state(id)?;
     let key = lake.ring().export(id)?;
     say(&format!(
         "whoever has {id} can read every file that it wraps, for as long as there are copies; it is not logged"

@@ -18,6 +18,7 @@ mod pseudonym;
 mod suggest;
 mod words;
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow::array::{Array as _, AsArray as _};
@@ -209,7 +210,8 @@ fn aligned(heads: &[&str], rows: &[Vec<String>]) -> String {
     let line = |cells: Vec<&str>| {
         let mut line = String::new();
         for (cell, width) in cells.iter().zip(&widths) {
-            line += &format!("{cell:<width$}  ");
+            // Writing to a string does not fail.
+            let _ = write!(line, "{cell:<width$}  ");
         }
         line.trim_end().to_owned() + "\n"
     };

@@ -54,7 +54,7 @@ const KNOWN: [(&str, &[&str]); 6] = [
             "sas_token",
         ],
     ),
-    ("keys", &["root", "endpoint", "region", "token", "namespace"]),
+    ("keys", &["root", "restricted", "endpoint", "region", "token", "namespace"]),
     ("policy", &["schemas"]),
     ("query", &["library", "memory", "spill", "temp"]),
     ("extract", &["overlap", "index_lag", "concurrency", "small_every", "metrics_file", "commit_rows", "page_size"]),
@@ -251,6 +251,7 @@ impl Settings {
             retain: self.retain()?,
             gc_after: self.gc_after()?,
             root_key: self.text("keys", "root")?.unwrap_or_else(|| "file:root.key".to_owned()),
+            restricted_key: self.text("keys", "restricted")?,
             keys: KeySettings {
                 endpoint: self.text("keys", "endpoint")?,
                 region: self.text("keys", "region")?,

@@ -132,7 +132,7 @@ impl Run<'_> {
 fn is_followed(manifest: &Manifest) -> bool {
     let Some(table) = manifest.tables.get(&Stream::Tickets) else { return false };
     let Ok(column) = table.schema.field_with_name(OWNER) else { return false };
-    let is_kept = column.metadata().get("method").is_none_or(|method| method == "keep");
+    let is_kept = column.metadata().get("method").is_none_or(|method| method == "keep" || method == "restrict");
     if !is_kept {
         tracing::warn!(
             column = OWNER,

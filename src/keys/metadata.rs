@@ -9,6 +9,11 @@
 //! `masterKeyID` as associated data: single wrapping, because the other engines' key-encryption keys of double wrapping
 //! have 128 bits. Parquet does not authenticate key metadata, so that a file can be wrapped anew by rewriting its tail
 //! alone; what binds a file to the lake is the pin in its manifest.
+//!
+//! A file with restricted columns has a key for every column, each with metadata of its own, in the encrypted footer: the same
+//! with `"isFooterKey":false` and without `kmsInstanceID` and `kmsInstanceURL`. Restricted columns name a key of the restricted
+//! ring (`restricted-1`), the others hold the file's own key under the ring.
+//!
 //! See the [Parquet encryption format](https://github.com/apache/parquet-format/blob/master/Encryption.md).
 
 use base64::Engine;
@@ -32,6 +37,15 @@ pub struct FileKey {
     pub metadata: Vec<u8>,
 }
 
+/// What a wrapped key opens.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// The footer, and every column of a file without restricted ones.
+    Footer,
+    /// A column of a file with restricted ones.
+    Column,
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct KeyMaterial {
@@ -39,10 +53,10 @@ struct KeyMaterial {
     kind: String,
     internal_storage: bool,
     is_footer_key: bool,
-    #[serde(rename = "kmsInstanceID")]
-    kms_instance_id: String,
-    #[serde(rename = "kmsInstanceURL")]
-    kms_instance_url: String,
+    #[serde(rename = "kmsInstanceID", default, skip_serializing_if = "Option::is_none")]
+    kms_instance_id: Option<String>,
+    #[serde(rename = "kmsInstanceURL", default, skip_serializing_if = "Option::is_none")]
+    kms_instance_url: Option<String>,
     #[serde(rename = "masterKeyID")]
     master_key_id: String,
     double_wrapping: bool,
@@ -58,8 +72,28 @@ impl KeyRing {
     /// [`Denied`](crate::error::ErrorKind::Denied) when the ring has no primary key.
     pub fn new_file_key(&self) -> Result<FileKey> {
         let key = gcm::random_key()?;
-        let metadata = self.wrap_file_key(&key)?;
+        let metadata = self.wrap(&key, Place::Footer)?;
         Ok(FileKey { key, metadata })
+    }
+
+    /// Makes a fresh key for the restricted columns of one file, wrapped by the primary key of the restricted ring.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`](crate::error::ErrorKind::Denied) without the restricted ring.
+    pub fn new_restricted_key(&self) -> Result<FileKey> {
+        let key = gcm::random_key()?;
+        let metadata = self.restricted_ring()?.wrap(&key, Place::Column)?;
+        Ok(FileKey { key, metadata })
+    }
+
+    /// Wraps a file's own key for the columns that are not restricted, where others are.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`](crate::error::ErrorKind::Denied) when the ring has no primary key.
+    pub fn wrap_column_key(&self, key: &SecretKey) -> Result<Vec<u8>> {
+        self.wrap(key, Place::Column)
     }
 
     /// Wraps the file key of key metadata anew by the ring's primary key; the file key stays the same.
@@ -68,19 +102,20 @@ impl KeyRing {
     ///
     /// Those of [`open_file_key`](Self::open_file_key).
     pub fn rewrap_file_key(&self, metadata: &[u8]) -> Result<Vec<u8>> {
-        self.wrap_file_key(&self.open_file_key(metadata)?)
+        self.wrap(&self.open_file_key(metadata)?, Place::Footer)
     }
 
-    fn wrap_file_key(&self, key: &SecretKey) -> Result<Vec<u8>> {
+    fn wrap(&self, key: &SecretKey, place: Place) -> Result<Vec<u8>> {
         let (id, master) = self.primary()?;
         let mut wrapped = Vec::new();
         gcm::seal_into(&mut wrapped, master, id.as_bytes(), key.expose())?;
+        let instance = (place == Place::Footer).then(|| "DEFAULT".to_owned());
         let material = KeyMaterial {
             kind: "PKMT1".to_owned(),
             internal_storage: true,
-            is_footer_key: true,
-            kms_instance_id: "DEFAULT".to_owned(),
-            kms_instance_url: "DEFAULT".to_owned(),
+            is_footer_key: place == Place::Footer,
+            kms_instance_id: instance.clone(),
+            kms_instance_url: instance,
             master_key_id: id,
             double_wrapping: false,
             wrapped_dek: STANDARD.encode(&wrapped),
@@ -97,7 +132,30 @@ impl KeyRing {
     /// disabled or destroyed; [`Data`](crate::error::ErrorKind::Data) when the metadata are damaged or of another format.
     pub fn open_file_key(&self, metadata: &[u8]) -> Result<SecretKey> {
         let material = parse(metadata)?;
-        let master = self.usable(&material.master_key_id)?;
+        if !material.is_footer_key {
+            return Err(unlike("isFooterKey"));
+        }
+        material.open(self.usable(&material.master_key_id)?)
+    }
+
+    /// Unwraps the key that PKMT1 key metadata of a footer or of a column hold, by the ring that has its master key.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open_file_key`](Self::open_file_key).
+    pub fn open_any_key(&self, metadata: &[u8]) -> Result<SecretKey> {
+        let material = parse(metadata)?;
+        if material.is_footer_key {
+            return material.open(self.usable(&material.master_key_id)?);
+        }
+        material.open(self.holder(&material.master_key_id)?.usable(&material.master_key_id)?)
+    }
+}
+
+impl KeyMaterial {
+    /// Unwraps the key by its master key.
+    fn open(&self, master: &SecretKey) -> Result<SecretKey> {
+        let material = self;
         let damaged = || {
             Error::data("key metadata do not unwrap under their master key")
                 .with_context("key", &material.master_key_id)
@@ -121,6 +179,10 @@ pub fn master_key_id(metadata: &[u8]) -> Result<String> {
     parse(metadata).map(|material| material.master_key_id)
 }
 
+fn unlike(what: &'static str) -> Error {
+    Error::data("key metadata are of a kind that is not written here").with_context("field", what)
+}
+
 fn parse(metadata: &[u8]) -> Result<KeyMaterial> {
     if metadata.len() > MAX_BYTES {
         return Err(Error::data("key metadata are too long").with_context("bytes", metadata.len()));
@@ -131,17 +193,12 @@ fn parse(metadata: &[u8]) -> Result<KeyMaterial> {
             .with_context("line", cause.line())
             .with_context("column", cause.column())
     })?;
-    let unlike = |what: &'static str| {
-        Err(Error::data("key metadata are of a kind that is not written here").with_context("field", what))
-    };
+    let unlike = |what| Err(unlike(what));
     if material.kind != "PKMT1" {
         return unlike("keyMaterialType");
     }
     if !material.internal_storage {
         return unlike("internalStorage");
-    }
-    if !material.is_footer_key {
-        return unlike("isFooterKey");
     }
     if material.double_wrapping {
         return unlike("doubleWrapping");

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! offset  size  content
-//! 0       6     "CFRING"
+//! 0       6     "CFRING"; of the restricted ring "CFRSTR"
 //! 6       1     format version, 1
 //! 7       1     kind of root key: 0 a key, 1 a passphrase through Argon2id, 2 AWS KMS, 3 Vault
 //! 8       2     length P of the root key's parameters, u16
@@ -35,8 +35,12 @@
 //!
 //! A reader refuses a format version that it does not know; a writer writes version 1 only. A ring object is written once
 //! and never changed: a rotation makes the next ring version. The ring of the highest version is in force.
+//!
+//! The restricted ring, the object `keys/restricted-N`, is of the same form, sealed by a root key of its own; its keys are
+//! called `restricted-<number>`, and it has no pseudonym keys. See [`restricted`].
 
 mod operations;
+mod restricted;
 
 use std::sync::Arc;
 
@@ -47,7 +51,8 @@ use crate::keys::gcm;
 use crate::keys::root::{RootKey, Wrapping};
 use crate::secret::{PseudonymKey, PseudonymKeys, SecretKey};
 
-const MAGIC: &[u8; 6] = b"CFRING";
+pub use restricted::{Right, Series};
+
 const FORMAT: u8 = 1;
 
 /// The lake's master keys. Cheap to clone.
@@ -60,10 +65,14 @@ struct Ring {
     version: u32,
     masters: Vec<Master>,
     pseudonyms: Vec<Pseudonym>,
+    series: Series,
+    /// The restricted ring, where this process has its root key.
+    restricted: Option<KeyRing>,
 }
 
 #[derive(Debug)]
 struct Master {
+    series: Series,
     number: u32,
     state: KeyState,
     created_ms: i64,
@@ -124,7 +133,7 @@ impl KeyState {
 /// A master key as listings show it: no bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RingKey {
-    /// Id, `ring-1`.
+    /// Id, `ring-1` or `restricted-1`.
     pub id: String,
     /// State.
     pub state: KeyState,
@@ -143,7 +152,7 @@ pub struct PseudonymVersion {
 
 impl Master {
     fn id(&self) -> String {
-        format!("ring-{}", self.number)
+        format!("{}{}", self.series.prefix(), self.number)
     }
 }
 
@@ -154,17 +163,10 @@ impl KeyRing {
     ///
     /// [`Config`](crate::error::ErrorKind::Config) when the lake id is empty or longer than 255 bytes.
     pub fn generate(lake_id: &str, created_ms: i64) -> Result<Self> {
-        if lake_id.is_empty() || lake_id.len() > usize::from(u8::MAX) {
-            return Err(Error::config("lake id must have 1 to 255 bytes").with_context("bytes", lake_id.len()));
-        }
-        let master = Master { number: 1, state: KeyState::Primary, created_ms, key: gcm::random_key()? };
+        let mut ring = Ring::generate(Series::Main, lake_id, created_ms)?;
         let key = Arc::new(PseudonymKey { version: 1, key: gcm::random_key()? });
-        Ok(Self(Arc::new(Ring {
-            lake_id: lake_id.to_owned(),
-            version: 1,
-            masters: vec![master],
-            pseudonyms: vec![Pseudonym { created_ms, key }],
-        })))
+        ring.pseudonyms.push(Pseudonym { created_ms, key });
+        Ok(Self(Arc::new(ring)))
     }
 
     /// Wraps the ring by the root key: the bytes of `keys/ring-N`; associated data are the lake's id and the ring's version.
@@ -179,7 +181,7 @@ impl KeyRing {
         let (wrapping, key) = root.wrap(self.lake_id()).await?;
         let too_long = || Error::internal("field of the key ring is too long").with_context("lake", self.lake_id());
         let mut sealed = Vec::new();
-        sealed.extend_from_slice(MAGIC);
+        sealed.extend_from_slice(self.0.series.magic());
         sealed.extend_from_slice(&[FORMAT, wrapping.kind]);
         sealed.extend_from_slice(&u16::try_from(wrapping.parameters.len()).map_err(|_| too_long())?.to_le_bytes());
         sealed.extend_from_slice(&wrapping.parameters);
@@ -199,13 +201,24 @@ impl KeyRing {
     /// [`Data`](crate::error::ErrorKind::Data) when the bytes are no ring, belong to another lake or version, or are of a newer format;
     /// those of [`seal`](Self::seal).
     pub async fn open(lake_id: &str, version: u32, bytes: &[u8], root: &RootKey) -> Result<Self> {
+        Self::open_series(Series::Main, lake_id, version, bytes, root).await
+    }
+
+    /// Opens a ring of one of the two series.
+    async fn open_series(
+        series: Series,
+        lake_id: &str,
+        version: u32,
+        bytes: &[u8],
+        root: &RootKey,
+    ) -> Result<Self> {
         let named = |error: Error| error.with_context("lake", lake_id).with_context("ring version", version);
         let damaged = || {
             named(Error::data("key ring is damaged"))
                 .with_hint("restore the object under `keys/` from a backup of the lake")
         };
         let mut cursor = Cursor(bytes);
-        if cursor.take(MAGIC.len()) != Some(MAGIC) {
+        if cursor.take(series.magic().len()) != Some(series.magic()) {
             return Err(damaged());
         }
         let format = cursor.u8().ok_or_else(damaged)?;
@@ -240,15 +253,16 @@ impl KeyRing {
             named(Error::denied("root key does not open the key ring"))
                 .with_context("root", root.reference())
                 .with_context("sealed by", wrapping.scheme())
-                .with_hint(
-                    "set `keys.root` to the root key that this ring was sealed with (after `keys rewrap --root`, the new one), \
+                .with_hint(format!(
+                    "set `{}` to the root key that this ring was sealed with (after `keys rewrap --root`, the new one), \
                      or restore the ring if it was damaged",
-                )
+                    series.setting()
+                ))
         };
         let key = root.unwrap(lake_id, &wrapping).await.map_err(named)?.ok_or_else(denied)?;
         let header = &bytes[..bytes.len() - sealed.len()];
         let body = gcm::open(&key, header, sealed)?.ok_or_else(denied)?;
-        Ring::read_body(lake_id, version, &body).map(|ring| Self(Arc::new(ring))).ok_or_else(damaged)
+        Ring::read_body(series, lake_id, version, &body).map(|ring| Self(Arc::new(ring))).ok_or_else(damaged)
     }
 
     /// Returns the id of the lake that the ring belongs to.
@@ -307,7 +321,7 @@ impl KeyRing {
     ///
     /// [`Denied`](crate::error::ErrorKind::Denied) when the ring does not have the key, or has it disabled or destroyed.
     pub fn export(&self, id: &str) -> Result<SecretKey> {
-        Ok(SecretKey::new(*self.usable(id)?.expose()))
+        Ok(SecretKey::new(*self.holder(id)?.usable(id)?.expose()))
     }
 
     /// Returns the id of the key that encrypts.
@@ -361,12 +375,22 @@ impl KeyRing {
 
     /// Tells whether an id is one that a later rotation gives.
     fn is_newer(&self, id: &str) -> bool {
-        let number = id.strip_prefix("ring-").and_then(|digits| digits.parse::<u32>().ok());
+        let number = id.strip_prefix(self.0.series.prefix()).and_then(|digits| digits.parse::<u32>().ok());
         number.is_some_and(|number| self.0.masters.iter().all(|master| master.number < number))
     }
 }
 
 impl Ring {
+    /// Makes a ring of one primary key.
+    fn generate(series: Series, lake_id: &str, created_ms: i64) -> Result<Self> {
+        if lake_id.is_empty() || lake_id.len() > usize::from(u8::MAX) {
+            return Err(Error::config("lake id must have 1 to 255 bytes").with_context("bytes", lake_id.len()));
+        }
+        let master = Master { series, number: 1, state: KeyState::Primary, created_ms, key: gcm::random_key()? };
+        let (masters, pseudonyms) = (vec![master], Vec::new());
+        Ok(Self { lake_id: lake_id.to_owned(), version: 1, masters, pseudonyms, series, restricted: None })
+    }
+
     fn write_body(&self) -> Zeroizing<Vec<u8>> {
         // Room for everything at once: a vector that grows would leave key bytes behind.
         let size = 4 + self.masters.len() * 45 + self.pseudonyms.len() * 44;
@@ -390,11 +414,12 @@ impl Ring {
         body
     }
 
-    fn read_body(lake_id: &str, version: u32, body: &[u8]) -> Option<Self> {
+    fn read_body(series: Series, lake_id: &str, version: u32, body: &[u8]) -> Option<Self> {
         let mut cursor = Cursor(body);
         let masters = (0..cursor.u16()?)
             .map(|_| {
                 Some(Master {
+                    series,
                     number: cursor.u32()?,
                     state: KeyState::from_code(cursor.u8()?)?,
                     created_ms: cursor.i64()?,
@@ -410,7 +435,14 @@ impl Ring {
             })
             .collect::<Option<Vec<_>>>()?;
         let in_order = (1..).zip(&pseudonyms).all(|(version, pseudonym)| pseudonym.key.version == version);
-        (in_order && cursor.0.is_empty()).then(|| Self { lake_id: lake_id.to_owned(), version, masters, pseudonyms })
+        (in_order && cursor.0.is_empty()).then(|| Self {
+            lake_id: lake_id.to_owned(),
+            version,
+            masters,
+            pseudonyms,
+            series,
+            restricted: None,
+        })
     }
 }
 
@@ -454,15 +486,17 @@ impl KeyRing {
     /// Copies the ring under another lake's id.
     pub(super) fn with_lake_id(&self, lake_id: &str) -> Self {
         let body = self.0.write_body();
-        Self(Arc::new(Ring::read_body(lake_id, self.version(), &body).unwrap()))
+        Self(Arc::new(Ring::read_body(self.0.series, lake_id, self.version(), &body).unwrap()))
     }
 
     /// Adds a primary key and gives the present one another state.
     fn rotated(&self, old: KeyState) -> Self {
-        let mut ring = Ring::read_body(self.lake_id(), self.version() + 1, &self.0.write_body()).unwrap();
+        let series = self.0.series;
+        let mut ring = Ring::read_body(series, self.lake_id(), self.version() + 1, &self.0.write_body()).unwrap();
         let number = ring.masters.len() as u32 + 1;
         ring.masters.iter_mut().for_each(|master| master.state = old);
-        ring.masters.push(Master { number, state: KeyState::Primary, created_ms: 5, key: gcm::random_key().unwrap() });
+        let key = gcm::random_key().unwrap();
+        ring.masters.push(Master { series, number, state: KeyState::Primary, created_ms: 5, key });
         Self(Arc::new(ring))
     }
 }

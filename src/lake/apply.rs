@@ -43,7 +43,7 @@ use serde::Serialize;
 
 pub use self::survey::{ColumnSurvey, Survey, TableSurvey};
 
-use self::survey::{Surveyed, View, Work, described};
+use self::survey::{Surveyed, View, Work};
 use crate::error::Result;
 use crate::lake::commit::Action;
 use crate::lake::expire::{Expire, Expiry};
@@ -53,6 +53,7 @@ use crate::lake::rewrite::{self, Replaced, Source};
 use crate::lake::{Inner, Lake};
 use crate::model::Stream;
 use crate::policy::{Definitions, Policy, Step};
+use crate::secret::PseudonymKeys;
 
 /// Plans in one run at most: the first does the work, the others what was changed meanwhile.
 const ROUNDS: usize = 8;
@@ -160,9 +161,9 @@ impl Lake {
     ///
     /// # Errors
     ///
-    /// None that declarations which compile would cause.
-    pub fn survey(manifest: &Manifest, policy: &Policy) -> Result<Survey> {
-        Ok(Surveyed::of(manifest, policy, None)?.survey)
+    /// [`Config`](crate::error::ErrorKind::Config) when a declared column has another type than in the lake.
+    pub fn survey(&self, manifest: &Manifest, policy: &Policy) -> Result<Survey> {
+        Ok(self.surveyed(manifest, policy, None)?.survey)
     }
 
     /// Tells what [`apply_policy`](Self::apply_policy) would do, and changes nothing.
@@ -172,8 +173,8 @@ impl Lake {
     /// [`Data`](crate::error::ErrorKind::Data) when a kept version cannot be read.
     pub async fn plan_policy(&self, policy: &Policy, settings: &ApplySettings) -> Result<ApplyPlan> {
         let manifest = self.latest().await?;
-        let survey = Surveyed::of(&manifest, policy, settings.table)?.survey;
-        let columns = leaving(&redeclared(&manifest, policy, settings.table)?);
+        let survey = self.surveyed(&manifest, policy, settings.table)?.survey;
+        let columns = leaving(&redeclared(&manifest, policy, &self.keys_of(&manifest)?, settings.table)?);
         Ok(ApplyPlan { survey, columns, older: self.older(policy, settings.table).await? })
     }
 
@@ -214,7 +215,7 @@ impl Lake {
         }
         let mut report = ApplyReport::default();
         for _ in 0..ROUNDS {
-            let work = Surveyed::of(lake.log.latest().await?.as_ref(), policy, settings.table)?.work;
+            let work = self.surveyed(lake.log.latest().await?.as_ref(), policy, settings.table)?.work;
             if work.is_empty() {
                 break;
             }
@@ -244,22 +245,34 @@ impl Lake {
     /// Takes columns out of tables that no file has and that the policy stores no more, and describes the others as they are
     /// stored now; returns which went.
     async fn redeclare(&self, policy: &Policy, only: Option<Stream>) -> Result<Vec<(Stream, String)>> {
-        let planned = redeclared(self.0.log.latest().await?.as_ref(), policy, only)?;
+        let manifest = self.0.log.latest().await?;
+        let keys = self.keys_of(&manifest)?;
+        let planned = redeclared(&manifest, policy, &keys, only)?;
         if planned.is_empty() {
             return Ok(Vec::new());
         }
         // A table that cannot be described in a later version is left as it is: the next run does it.
         let more = |base: &Manifest| {
-            let tables = redeclared(base, policy, only).unwrap_or_default();
+            let tables = redeclared(base, policy, &keys, only).unwrap_or_default();
             Some(tables.into_iter().map(|(stream, table)| Action::Redeclare(stream, table.schema)).collect())
         };
         rewrite::replace_under(&self.0, Some(policy), &[], more).await?;
         Ok(leaving(&planned))
     }
 
+    /// Returns the keys of the pseudonyms in force.
+    fn keys_of(&self, manifest: &Manifest) -> Result<PseudonymKeys> {
+        self.0.ring.pseudonym_keys(manifest.pseudonym_version())
+    }
+
+    fn surveyed(&self, manifest: &Manifest, policy: &Policy, only: Option<Stream>) -> Result<Surveyed> {
+        Surveyed::of(manifest, policy, &self.keys_of(manifest)?, only)
+    }
+
     /// Counts the files that only older versions consist of and that hold what is forbidden.
     async fn older(&self, policy: &Policy, only: Option<Stream>) -> Result<OlderVersions> {
         let kept = self.0.log.kept().await?;
+        let keys = self.keys_of(&kept.newest)?;
         let present: HashSet<&str> =
             kept.newest.tables.values().flat_map(|table| &table.files).map(|file| file.path.as_str()).collect();
         let mut views: BTreeMap<Stream, View<'_>> = BTreeMap::new();
@@ -272,7 +285,7 @@ impl Lake {
             let view = match views.entry(*stream) {
                 std::collections::btree_map::Entry::Occupied(view) => view.into_mut(),
                 std::collections::btree_map::Entry::Vacant(place) => {
-                    place.insert(View::new(&kept.newest, policy, *stream))
+                    place.insert(View::new(&kept.newest, policy, &keys, *stream))
                 }
             };
             older.files += u64::from(view.of(file)?.is_some_and(|stand| stand.is_forbidden()));
@@ -338,7 +351,12 @@ struct Redeclared {
 }
 
 /// Tells which tables are to be described anew.
-fn redeclared(manifest: &Manifest, policy: &Policy, only: Option<Stream>) -> Result<Vec<(Stream, Redeclared)>> {
+fn redeclared(
+    manifest: &Manifest,
+    policy: &Policy,
+    keys: &PseudonymKeys,
+    only: Option<Stream>,
+) -> Result<Vec<(Stream, Redeclared)>> {
     let declared = policy.streams();
     let mut tables = Vec::new();
     for (stream, table) in &manifest.tables {
@@ -347,7 +365,7 @@ fn redeclared(manifest: &Manifest, policy: &Policy, only: Option<Stream>) -> Res
         }
         let mut definitions = Definitions::default();
         definitions.hold(*stream, &table.schema);
-        let restatement = policy.restate(*stream, &definitions, &table.schema)?;
+        let restatement = policy.restate(*stream, &definitions, &table.schema, keys)?;
         let mut fields = Vec::new();
         let mut leaving = Vec::new();
         let mut is_changed = false;
@@ -357,7 +375,7 @@ fn redeclared(manifest: &Manifest, policy: &Policy, only: Option<Stream>) -> Res
                 (Step::Remove, _) if !is_held() => leaving.push(column.to_owned()),
                 (Step::Apply | Step::Empty, Ok(after)) => {
                     is_changed = true;
-                    fields.push(Arc::new(described(field, after, false)));
+                    fields.push(Arc::new(after.clone()));
                 }
                 _ => fields.push(Arc::clone(field)),
             }

@@ -14,7 +14,7 @@
 //!     {"supersede": {"table": "tickets", "path": "data/tickets/….parquet", "rows": "<roaring>"}},
 //!     {"add":       {"table": "tickets", "schema": 0, "path": …, "bytes": …, "rows": …, "pin": "<base64>", "tail_bytes": …,
 //!                    "min_key": …, "max_key": …, "updated_ms": [from, to], "policy": …, "content": "<base64>",
-//!                    "appended": [first, last], "pseudonyms": 2,
+//!                    "appended": [first, last], "pseudonyms": 2, "restricted_key": "restricted-1",
 //!                    "superseded": "<roaring>", "tombstones": "<roaring>", "index": {"header_bytes": …, "bytes": …}}},
 //!     {"pseudonyms": {"version": 2}},
 //!     {"watermark": {"table": "tickets", "to": {…}}},
@@ -24,7 +24,8 @@
 //!                    "attributes": {"tierStr": false, "ssnStr": true}}}} ] }
 //! ```
 //!
-//! `index` is there when an index stands beside the file (`lake/index.rs`), which takes the same name.
+//! `index` is there when an index stands beside the file (`lake/index.rs`), which takes the same name. `restricted_key` is
+//! there when the file has restricted columns: the id of the key that wraps theirs (`lake/restricted.rs`).
 //! `<roaring>` is base64 of the portable serialization of a roaring bitmap over row positions of the file. Actions apply
 //! in their order. `schema` is an index into `schemas`: the columns of the file, field metadata included. `appended` says in
 //! which versions the rows of the file came in; without it they came with this commit. A snapshot has
@@ -191,6 +192,8 @@ struct WireFile {
     tombstones: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     index: Option<IndexSize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    restricted_key: Option<String>,
 }
 
 impl Commit {
@@ -307,6 +310,7 @@ impl Action {
                 superseded: bitmap_text(&file.superseded)?,
                 tombstones: bitmap_text(&file.tombstones)?,
                 index: file.index,
+                restricted_key: file.restricted_key.as_deref().map(str::to_owned),
             })),
             Self::Remove(stream, path) => WireAction::Remove { table: stream.to_string(), path: path.clone() },
             Self::Supersede(stream, path, rows) => {
@@ -365,6 +369,7 @@ impl WireAction {
                     superseded: bitmap(&file.superseded)?,
                     tombstones: bitmap(&file.tombstones)?,
                     index: file.index,
+                    restricted_key: file.restricted_key.map(Arc::from),
                 }),
             ),
             Self::Remove { table, path } => Action::Remove(stream(&table)?, path),
@@ -448,6 +453,7 @@ mod tests {
             content: Some([9; 32]),
             appended: Some((3, 6)),
             pseudonyms: 2,
+            restricted_key: None,
             superseded: (0..69_000).collect(),
             tombstones: [5, 69_999].into_iter().collect(),
             index: Some(IndexSize { header_bytes: 300_000, bytes: 2_000_000 }),

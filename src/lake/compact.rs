@@ -24,7 +24,7 @@ use crate::error::Result;
 use crate::lake::lease::{Lease, Purpose};
 use crate::lake::manifest::{DataFile, Manifest};
 use crate::lake::rewrite::{self, History, Replaced, Source};
-use crate::lake::{Inner, Lake};
+use crate::lake::{Inner, Lake, restricted};
 use crate::model::Stream;
 
 /// Plans in one run at most. The second does what the first brought about, such as joining new history files; the last ones
@@ -216,6 +216,19 @@ impl Lake {
     }
 }
 
+/// Takes out what this process cannot rewrite, and says so at the first round: nobody asked for it, so it is no failure.
+fn leave_restricted(lake: &Inner, plan: &mut CompactPlan, round: usize) {
+    let mut left = 0;
+    plan.tasks.retain(|task| {
+        let is_rewritable = task.files.iter().all(|file| restricted::is_rewritable(&lake.ring, file));
+        left += if is_rewritable { 0 } else { task.files.len() };
+        is_rewritable
+    });
+    if left > 0 && round == 0 {
+        tracing::warn!(files = left, "files with restricted columns are not joined: this process does not have their key");
+    }
+}
+
 /// Compacts under a lease that the caller holds; with `due_files`, only tables where that many files are to be joined.
 pub(super) async fn run(
     lake: &Inner,
@@ -232,6 +245,9 @@ pub(super) async fn run(
             plan = plan.keep_due(files, settings);
         } else if due_files.is_some() {
             plan.tasks.retain(|task| report.done.iter().any(|done| done.stream == task.stream));
+        }
+        if due_files.is_some() {
+            leave_restricted(lake, &mut plan, round);
         }
         if plan.is_empty() {
             break;

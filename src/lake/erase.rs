@@ -44,7 +44,7 @@ use crate::lake::manifest::{DataFile, Manifest};
 use crate::lake::rewrite::{self, History, Replaced, Rewritten, Source};
 use crate::lake::run::RunRecord;
 use crate::lake::scan::WholeFile;
-use crate::lake::{Inner, Lake, WRITER};
+use crate::lake::{Inner, Lake, WRITER, restricted};
 use crate::model::{ObjectId, Stream};
 use crate::policy::{pseudonym, pseudonym_domain};
 
@@ -310,6 +310,10 @@ impl Lake {
     async fn search(&self, request: &EraseRequest, leases: &mut [Lease]) -> Result<Search> {
         let Self(lake) = self;
         let kept = lake.log.kept().await?;
+        for (_, file) in kept.files.values() {
+            // What cannot be read cannot be searched.
+            restricted::check_rewritable(&lake.ring, file)?;
+        }
         let files = |stream: Stream| kept.files.values().filter(move |(of, _)| *of == stream).map(|(_, file)| file);
         let newest: HashSet<&str> =
             kept.newest.tables.values().flat_map(|table| &table.files).map(|file| file.path.as_str()).collect();
@@ -405,7 +409,7 @@ impl Lake {
         let Ok(column) = file.schema.field_with_name(CUSTOMER) else { return Ok(()) };
         let method = column.metadata().get("method").map_or("keep", String::as_str);
         match pseudonym_domain(column) {
-            None if method == "keep" || is_given => Ok(()),
+            None if method == "keep" || method == "restrict" || is_given => Ok(()),
             Some(domain) => {
                 // Files that only older versions name hold pseudonyms of older keys.
                 for version in 1..=in_force {

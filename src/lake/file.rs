@@ -3,9 +3,13 @@
 //! The profile is the largest that PyArrow, Spark and DuckDB all read: one fresh AES-256 key per file for every column and
 //! for the footer (the file ends in `PARE`), key metadata PKMT1 ([`keys::metadata`](crate::keys::metadata)), no prefix of
 //! the associated data, data pages of version 1, one data page per column chunk, row groups of [`ROW_GROUP_ROWS`] rows,
-//! zstd. Bloom filters are off whatever anyone sets, because Parquet keeps them in the clear. Column keys are not used:
-//! with one of them, every column that is not listed would be written in the clear. There is no page index: with one page
-//! per chunk it would repeat the statistics of the row group.
+//! zstd. Bloom filters are off whatever anyone sets, because Parquet keeps them in the clear. There is no page index: with
+//! one page per chunk it would repeat the statistics of the row group.
+//!
+//! A file with restricted columns has column keys, and then every column has one, because Parquet writes a column that is not
+//! listed in the clear: the restricted ones a second fresh key of the file, wrapped by the restricted ring, all others the
+//! file's own key. What was written is read again before it is kept: each chunk must be encrypted by the key that its column
+//! should have. A file is not opened where that does not hold. PyArrow and Spark read such files, DuckDB does not.
 //!
 //! Parquet authenticates each module of a file under the file's key, but not the key's metadata: whoever can wrap a key can
 //! forge a whole file. So the manifest pins each file by the SHA-256 of its tail, which is checked before a byte of it is
@@ -32,6 +36,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::encryption::decrypt::{FileDecryptionProperties, KeyRetriever};
 use parquet::encryption::encrypt::FileEncryptionProperties;
 use parquet::errors::ParquetError;
+use parquet::file::column_crypto_metadata::ColumnCryptoMetaData;
 use parquet::file::metadata::{
     PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData, SortingColumn,
 };
@@ -40,8 +45,10 @@ use parquet::schema::types::ColumnPath;
 use roaring::RoaringBitmap;
 
 use crate::error::{Error, Result};
-use crate::keys::KeyRing;
+use crate::keys::metadata::master_key_id;
+use crate::keys::{FileKey, KeyRing, Right, Series};
 use crate::lake::manifest::DataFile;
+use crate::lake::restricted;
 use crate::policy::{RecordKey, SortedRows};
 use crate::secret::SecretKey;
 
@@ -109,7 +116,8 @@ impl Columns for SortedRows {
 ///
 /// # Errors
 ///
-/// [`Denied`](crate::error::ErrorKind::Denied) when the ring has no primary key; [`Internal`](crate::error::ErrorKind::Internal)
+/// [`Denied`](crate::error::ErrorKind::Denied) when the ring has no primary key, or columns are restricted and there is no
+/// key for them; [`Internal`](crate::error::ErrorKind::Internal)
 /// when there are no rows or they cannot be encoded.
 pub fn encode(path: &str, rows: &SortedRows, ring: &KeyRing) -> Result<(Bytes, DataFile)> {
     encode_columns(path, rows, rows.stream().key_column(), rows.policy(), ring)
@@ -137,11 +145,18 @@ pub(super) fn encode_columns(
     }
 
     let schema = without_metadata(declared);
+    restricted::check_writable(ring, declared).map_err(|error| error.with_context("file", path))?;
     let file_key = ring.new_file_key()?;
-    let encryption = FileEncryptionProperties::builder(file_key.key.expose().to_vec())
-        .with_footer_key_metadata(file_key.metadata)
-        .build()
-        .map_err(failed)?;
+    let is_restricted = restricted::columns(declared).next().is_some();
+    let restricted_key = is_restricted.then(|| ring.new_restricted_key()).transpose()?;
+    let encryption = match &restricted_key {
+        None => FileEncryptionProperties::builder(file_key.key.expose().to_vec())
+            .with_footer_key_metadata(file_key.metadata)
+            .build()
+            .map_err(failed)?,
+        Some(restricted_key) => column_keys(declared, file_key, restricted_key, ring)?,
+    };
+    let restricted_key = restricted_key.map(|key| master_key_id(&key.metadata)).transpose()?;
     let plain = columns_without_dictionary(rows, key_column)?;
     let properties = properties(declared, key_column, &plain, encryption).map_err(failed)?;
     let writer = ArrowWriter::try_new(Vec::with_capacity(rows.expected_bytes()), Arc::clone(&schema), Some(properties))
@@ -185,8 +200,42 @@ pub(super) fn encode_columns(
         // Whoever puts it says so.
         pseudonyms: 1,
         index: None,
+        restricted_key: restricted_key.map(Arc::from),
     };
+    if is_restricted {
+        // What would leave a column in the clear, or under the wrong key, must not be kept.
+        open_tail(&file, &bytes.slice(bytes.len() - tail_bytes..), ring)?;
+    }
     Ok((bytes, file))
+}
+
+/// Gives every column a key: the restricted ones one of their own, the others the file's.
+fn column_keys(
+    schema: &SchemaRef,
+    file_key: FileKey,
+    restricted_key: &FileKey,
+    ring: &KeyRing,
+) -> Result<Arc<FileEncryptionProperties>> {
+    let failed = |cause: ParquetError| Error::internal("failed to give each column its key").with_source(cause);
+    let metadata = ring.wrap_column_key(&file_key.key)?;
+    let own = FileKey { key: file_key.key, metadata };
+    let mut builder = FileEncryptionProperties::builder(own.key.expose().to_vec())
+        .with_footer_key_metadata(file_key.metadata);
+    for leaf in ArrowSchemaConverter::new().convert(schema).map_err(failed)?.columns() {
+        let is_restricted = restricted::columns(schema).any(|column| is_of(leaf.path(), column));
+        let FileKey { key, metadata } = if is_restricted { restricted_key } else { &own };
+        builder = builder.with_column_key_and_metadata(
+            &leaf.path().string(),
+            key.expose().to_vec(),
+            metadata.clone(),
+        );
+    }
+    builder.build().map_err(failed)
+}
+
+/// Tells whether a leaf belongs to a column.
+fn is_of(leaf: &ColumnPath, column: &str) -> bool {
+    leaf.parts().first().is_some_and(|root| root == column)
 }
 
 /// Decrypts a file's metadata from its tail after checking the pin and the `PARE` magic.
@@ -222,14 +271,17 @@ pub fn open_tail(file: &DataFile, tail: &Bytes, ring: &KeyRing) -> Result<Arc<Pa
             .with_decryption_properties(Some(decryption))
             .parse_and_finish(tail)
     });
-    let metadata = metadata.map_err(|cause| {
-        let refusal = retriever.refusal.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match refusal {
-            Some(refusal) => refusal.with_context("file", &file.path),
-            None => damaged("footer of the data file does not decrypt").with_source(cause),
-        }
-    })?;
-    if !is_within(&metadata, file) {
+    // The parser goes on where the key of a column is not found, as if there were no right to it; only that may pass.
+    let refusal = retriever.refusal.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let metadata = match (metadata, refusal) {
+        (_, Some(refusal)) => return Err(refusal.with_context("file", &file.path)),
+        (Err(cause), None) => return Err(damaged("footer of the data file does not decrypt").with_source(cause)),
+        (Ok(metadata), None) => metadata,
+    };
+    if !has_its_keys(&metadata, file) {
+        return Err(damaged("a column of the data file is not encrypted by the key that it should have"));
+    }
+    if !is_within(&metadata, file, &restricted::unreadable(ring, file)) {
         return Err(damaged("footer of the data file and the manifest do not agree"));
     }
     Ok(Arc::new(metadata))
@@ -245,9 +297,10 @@ pub(super) fn open_key(file: &DataFile, tail: &Bytes, ring: &KeyRing) -> Result<
     struct Keeper(KeyRing, Mutex<Option<SecretKey>>);
     impl KeyRetriever for Keeper {
         fn retrieve_key(&self, key_metadata: &[u8]) -> Result<Vec<u8>, ParquetError> {
-            let key = self.0.open_file_key(key_metadata).map_err(|error| ParquetError::General(error.to_string()))?;
+            let key = self.0.open_any_key(key_metadata).map_err(|error| ParquetError::General(error.to_string()))?;
             let bytes = key.expose().to_vec();
-            *self.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
+            // The footer's comes first; it is the file's own.
+            self.1.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(key);
             Ok(bytes)
         }
     }
@@ -263,7 +316,8 @@ pub(super) fn open_key(file: &DataFile, tail: &Bytes, ring: &KeyRing) -> Result<
     })
 }
 
-/// Unwraps file keys by the ring, and keeps the reason of a refusal, which Parquet's error type would flatten into text.
+/// Unwraps file keys by the ring, and keeps the reason of a refusal, which Parquet's error type would flatten into text. That a
+/// process has no right to restricted columns is no failure, and is not kept.
 struct RingRetriever {
     ring: KeyRing,
     refusal: Mutex<Option<Error>>,
@@ -271,21 +325,48 @@ struct RingRetriever {
 
 impl KeyRetriever for RingRetriever {
     fn retrieve_key(&self, key_metadata: &[u8]) -> Result<Vec<u8>, ParquetError> {
-        self.ring.open_file_key(key_metadata).map(|key| key.expose().to_vec()).map_err(|error| {
+        self.ring.open_any_key(key_metadata).map(|key| key.expose().to_vec()).map_err(|error| {
             let flat = ParquetError::General(error.to_string());
-            *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            let has_no_right = master_key_id(key_metadata)
+                .is_ok_and(|id| Series::of(&id) == Series::Restricted && self.ring.right(&id) != Right::Held);
+            if !has_no_right {
+                *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            }
             flat
         })
     }
 }
 
-/// Tells whether the row groups add up to the file's rows and lie before its tail.
-fn is_within(metadata: &ParquetMetaData, file: &DataFile) -> bool {
+/// Tells whether every chunk is encrypted, and by the key of its column: without restricted columns by the footer's, else each
+/// by its own, the restricted ones under the key that the manifest names.
+fn has_its_keys(metadata: &ParquetMetaData, file: &DataFile) -> bool {
+    let is_restricted = |leaf| restricted::columns(&file.schema).any(|column| is_of(leaf, column));
+    let mut chunks = metadata.row_groups().iter().flat_map(RowGroupMetaData::columns);
+    chunks.all(|chunk| match (chunk.crypto_metadata(), &file.restricted_key) {
+        (Some(ColumnCryptoMetaData::ENCRYPTION_WITH_FOOTER_KEY), None) => true,
+        (Some(ColumnCryptoMetaData::ENCRYPTION_WITH_COLUMN_KEY(column)), Some(restricted_key)) => {
+            let id = column.key_metadata.as_deref().and_then(|metadata| master_key_id(metadata).ok());
+            column.path_in_schema == chunk.column_path().parts()
+                && id.is_some_and(|id| match is_restricted(chunk.column_path()) {
+                    true => *id == **restricted_key,
+                    false => Series::of(&id) == Series::Main,
+                })
+        }
+        _ => false,
+    })
+}
+
+/// Tells whether the row groups add up to the file's rows and lie before its tail; where the chunks of unreadable columns lie
+/// is not known.
+fn is_within(metadata: &ParquetMetaData, file: &DataFile, unreadable: &[&str]) -> bool {
     let body = file.bytes.saturating_sub(file.tail_bytes);
     let groups = metadata.row_groups();
     let rows: Option<i64> = groups.iter().try_fold(0i64, |sum, group| sum.checked_add(group.num_rows()));
     rows.and_then(|rows| u64::try_from(rows).ok()) == Some(file.rows)
         && groups.iter().flat_map(RowGroupMetaData::columns).all(|chunk| {
+            if unreadable.iter().any(|column| is_of(chunk.column_path(), column)) {
+                return true;
+            }
             let start = chunk.dictionary_page_offset().unwrap_or_else(|| chunk.data_page_offset());
             let end = start.checked_add(chunk.compressed_size());
             start >= 4
@@ -408,7 +489,6 @@ mod tests {
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
     use parquet::basic::PageType;
-    use parquet::file::column_crypto_metadata::ColumnCryptoMetaData;
     use parquet::file::metadata::ParquetMetaDataOptions;
     use proptest::prelude::*;
 

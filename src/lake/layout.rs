@@ -4,6 +4,7 @@
 //! <root>/lake.json                          {"format":1,"id":"<uuid>"}: claims the root, no secrets
 //! <root>/keys/ring-00000001                 the key ring, sealed by the root key: the highest version is in force, the first
 //!                                           one makes the lake exist
+//! <root>/keys/restricted-00000001           the restricted ring, where there is one, sealed by a root key of its own
 //! <root>/log/00000000000000000001.commit    one sealed object per version
 //! <root>/log/00000000000000000020.snapshot  all commits up to a version in one sealed object
 //! <root>/log/00000000000000000017.start     empty: versions before this one are not kept
@@ -27,6 +28,7 @@ use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::keys::Series;
 use crate::lake::lease::Purpose;
 use crate::lake::store;
 use crate::model::Stream;
@@ -53,7 +55,12 @@ pub(super) fn lake() -> Path {
 
 /// Name of a key ring.
 pub(super) fn ring(version: u32) -> Path {
-    Path::from(format!("{KEYS}/ring-{version:08}"))
+    ring_of(Series::Main, version)
+}
+
+/// Name of a key ring of one of the two series.
+pub(super) fn ring_of(series: Series, version: u32) -> Path {
+    Path::from(format!("{KEYS}/{}{version:08}", series.prefix()))
 }
 
 /// Name of a commit.
@@ -177,7 +184,12 @@ pub(super) fn check_format(object: &str, format: u32) -> Result<()> {
 
 /// Reads the bytes of a key ring.
 pub(super) async fn read_ring(store: &dyn ObjectStore, version: u32) -> Result<Option<Bytes>> {
-    store::read(store, &ring(version), SMALL_OBJECT_BYTES).await
+    read_ring_of(store, Series::Main, version).await
+}
+
+/// Reads the bytes of a key ring of one of the two series.
+pub(super) async fn read_ring_of(store: &dyn ObjectStore, series: Series, version: u32) -> Result<Option<Bytes>> {
+    store::read(store, &ring_of(series, version), SMALL_OBJECT_BYTES).await
 }
 
 /// Returns the version and the kind (`commit`, `snapshot`) in the name of an object of the log.
@@ -188,6 +200,11 @@ pub(super) fn log_version(path: &Path) -> Option<(u64, &str)> {
 
 /// Returns the version in a ring's name.
 pub(super) fn ring_version(path: &Path) -> Option<u32> {
-    let digits = path.filename()?.strip_prefix("ring-")?;
+    ring_version_of(Series::Main, path)
+}
+
+/// Returns the version in the name of a ring of one of the two series.
+pub(super) fn ring_version_of(series: Series, path: &Path) -> Option<u32> {
+    let digits = path.filename()?.strip_prefix(series.prefix())?;
     (digits.len() == 8).then(|| digits.parse().ok()).flatten()
 }

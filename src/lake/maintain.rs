@@ -14,6 +14,7 @@ use crate::lake::compact::{self, CompactReport, CompactSettings};
 use crate::lake::expire::Expire;
 use crate::lake::gc::DEFAULT_GC_AFTER;
 use crate::lake::lease::{Lease, Purpose, release_all, renew_all};
+use crate::lake::restricted;
 use crate::lake::retain::{RetainPlan, RetainSettings};
 
 /// What is done when.
@@ -93,10 +94,11 @@ impl Lake {
             report.compacted =
                 compact::run(&self.0, &settings.compact, Some(settings.due_files), lease, &mut |_| ()).await?;
         }
-        report.retained = match self.retain_under(&settings.retain, holder, leases).await {
+        let retain = self.retainable(&settings.retain).await?;
+        report.retained = match self.retain_under(&retain, holder, leases).await {
             // An extract has begun: old tickets wait for the next time.
-            Err(error) if error.kind() == ErrorKind::Conflict && settings.retain.keep_tickets.is_some() => {
-                let without = RetainSettings { keep_tickets: None, ..settings.retain.clone() };
+            Err(error) if error.kind() == ErrorKind::Conflict && retain.keep_tickets.is_some() => {
+                let without = RetainSettings { keep_tickets: None, ..retain };
                 self.retain_under(&without, holder, leases).await?
             }
             other => other?,
@@ -105,6 +107,20 @@ impl Lake {
         let garbage = self.garbage(settings.gc_after).await?;
         report.deleted = self.delete_garbage(&garbage).await?;
         Ok(())
+    }
+
+    /// Leaves rows alone where this process cannot rewrite the files that they may stand in.
+    async fn retainable(&self, settings: &RetainSettings) -> Result<RetainSettings> {
+        if settings.keep_history.is_none() && settings.keep_tickets.is_none() {
+            return Ok(settings.clone());
+        }
+        let manifest = self.latest().await?;
+        let mut files = manifest.tables.values().flat_map(|table| &table.files);
+        if files.all(|file| restricted::is_rewritable(&self.0.ring, file)) {
+            return Ok(settings.clone());
+        }
+        tracing::warn!("rows stay beyond their time: this process does not have the key of restricted columns");
+        Ok(RetainSettings { keep_history: None, keep_tickets: None, ..settings.clone() })
     }
 
     /// Tells whether versions have stayed for so long beyond their time that they should go now.

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::lake::commit::{Action, Commit};
 use crate::lake::quarantine::Quarantine;
 use crate::lake::run::RunRecord;
-use crate::lake::{index, layout};
+use crate::lake::{index, layout, restricted};
 use crate::model::{ObjectId, Stream};
 use crate::policy::{Rules, holds_pseudonyms};
 
@@ -93,6 +93,8 @@ pub struct DataFile {
     pub tombstones: RoaringBitmap,
     /// The index of ids that stands beside the file, where it has one.
     pub index: Option<IndexSize>,
+    /// The key of the restricted ring that wraps the key of the file's restricted columns, where it has any.
+    pub restricted_key: Option<Arc<str>>,
 }
 
 /// How long a file's index is.
@@ -123,6 +125,7 @@ impl Default for DataFile {
             superseded: RoaringBitmap::new(),
             tombstones: RoaringBitmap::new(),
             index: None,
+            restricted_key: None,
         }
     }
 }
@@ -165,6 +168,9 @@ impl DataFile {
         }
         if [&self.superseded, &self.tombstones].iter().any(|rows| !fits(rows, self.rows)) {
             return wrong("a row position lies beyond a data file's rows");
+        }
+        if self.restricted_key.is_some() != restricted::columns(&self.schema).next().is_some() {
+            return wrong("a data file has restricted columns without a key for them, or such a key without columns");
         }
         if self.index.is_some_and(|index| !index::is_size_of(index, self.rows)) {
             return wrong("the length of a data file's index does not go with its rows");

@@ -1,10 +1,11 @@
-//! What each key of the ring protects: which files and log objects cannot be read without it.
+//! What each key of the two rings protects: which files and log objects cannot be read without it, and of which files the
+//! restricted columns cannot.
 //!
 //! Nothing is decrypted for it but the log: a data file names its key in its tail, an index and an object of the log in their
 //! first bytes. Files that the newest version does not name (those of earlier versions, and what a crash left) count too:
 //! they become as unreadable.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -112,7 +113,41 @@ impl Lake {
             protection.keys.entry(id).or_default().versions = versions;
         }
         self.count_files(manifest.as_deref(), &mut protection).await?;
+        self.count_restricted(manifest.as_deref(), &mut protection).await?;
         Ok(protection)
+    }
+
+    /// Counts the files of which keys of the restricted ring protect columns: the manifests name them. Files that no kept version
+    /// names are not counted.
+    async fn count_restricted(&self, manifest: Option<&Manifest>, protection: &mut Protection) -> Result<()> {
+        let Some(manifest) = manifest else { return Ok(()) };
+        if self.restricted_version().await?.is_none() {
+            return Ok(());
+        }
+        let kept = match self.0.log.kept().await {
+            Ok(kept) => Some(kept),
+            Err(error) if error.kind() == ErrorKind::Denied => None,
+            Err(error) => return Err(error),
+        };
+        let mut live = HashSet::new();
+        for (stream, table) in &manifest.tables {
+            for file in &table.files {
+                live.insert(file.path.as_str());
+                let Some(key) = &file.restricted_key else { continue };
+                let table = protection.keys.entry(key.to_string()).or_default().tables.entry(*stream).or_default();
+                table.files += 1;
+                table.live_rows += file.live_rows();
+                table.bytes += file.bytes;
+            }
+        }
+        for (_, file) in kept.iter().flat_map(|kept| kept.files.values()) {
+            if let Some(key) = file.restricted_key.as_ref().filter(|_| !live.contains(file.path.as_str())) {
+                let protected = protection.keys.entry(key.to_string()).or_default();
+                protected.other_files += 1;
+                protected.other_bytes += file.bytes;
+            }
+        }
+        Ok(())
     }
 
     async fn count_files(&self, manifest: Option<&Manifest>, protection: &mut Protection) -> Result<()> {

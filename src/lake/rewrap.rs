@@ -10,6 +10,9 @@
 //! those that another writer set meanwhile. One file at a time is in memory. A commit is made after some files, so that what
 //! was done stays done; what a crash leaves behind are objects that no commit names.
 //!
+//! A file with restricted columns has further keys in its encrypted footer, so it is rewritten instead, which takes the right to
+//! those columns; it is moved too when an older key of the restricted ring wraps them.
+//!
 //! The old objects stay until versions that name them have expired and `gc` has deleted them: until then, destroying the old
 //! key makes those versions unreadable.
 
@@ -20,12 +23,14 @@ use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 
 use crate::error::{Error, Result};
+use crate::keys::{KeyRing, Right};
 use crate::lake::attempts::Attempts;
 use crate::lake::commit::Action;
 use crate::lake::lease::Lease;
 use crate::lake::manifest::{DataFile, Manifest};
 use crate::lake::protection::{self, key_of_file, sealed_by};
-use crate::lake::{Inner, Lake, WRITER, index, layout, store, tail};
+use crate::lake::rewrite::{self, History, Replaced, Source};
+use crate::lake::{Inner, Lake, WRITER, index, layout, restricted, store, tail};
 use crate::model::Stream;
 
 /// Files of one commit: each renews the lease too.
@@ -84,12 +89,28 @@ impl Lake {
         let manifest = self.latest().await?;
         let mut done = Rewrapped { version: manifest.version, ..Rewrapped::default() };
         let mut renewed = Vec::new();
+        for file in manifest.tables.values().flat_map(|table| &table.files) {
+            // Before anything is done: without the right, an older key could not be told to be free.
+            if file.restricted_key.is_some() && needs_rewrap(&self.0, file, &primary).await? {
+                restricted::check_rewritable(&self.0.ring, file)?;
+            }
+        }
         for (stream, table) in &manifest.tables {
             for file in &table.files {
                 if !needs_rewrap(&self.0, file, &primary).await? {
                     continue;
                 }
                 lease.renew().await?;
+                if file.restricted_key.is_some() {
+                    let source = Source::whole(file);
+                    let change = rewrite::rewrite(&self.0, *stream, &[source], History::Kept).await?;
+                    if let Replaced::Done(manifest) = rewrite::replace(&self.0, &[change]).await? {
+                        done.version = manifest.version;
+                        done.files += 1;
+                        done.bytes += file.bytes;
+                    }
+                    continue;
+                }
                 renewed.push(Renewed {
                     stream: *stream,
                     old: file.path.clone(),
@@ -136,7 +157,11 @@ impl Lake {
 async fn needs_rewrap(lake: &Inner, file: &DataFile, primary: &str) -> Result<bool> {
     let missing = |path: &str| Error::data("data file is missing").with_context("file", path);
     let key = key_of_file(lake, file).await?.ok_or_else(|| missing(&file.path))?;
-    if key != primary {
+    let restricted = lake.ring.restricted().map(KeyRing::primary_id).transpose()?;
+    let is_older = |of: &Arc<str>| {
+        lake.ring.right(of) == Right::Held && restricted.as_ref().is_some_and(|restricted| **restricted != **of)
+    };
+    if key != primary || file.restricted_key.as_ref().is_some_and(is_older) {
         return Ok(true);
     }
     let Some(index) = file.index_path() else { return Ok(false) };

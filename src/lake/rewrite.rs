@@ -34,7 +34,7 @@ use crate::lake::erase::Traces;
 use crate::lake::file::{Columns, ROW_GROUP_ROWS, relabelled, without_metadata};
 use crate::lake::manifest::{DataFile, Manifest, TableState};
 use crate::lake::scan::WholeFile;
-use crate::lake::{Inner, put};
+use crate::lake::{Inner, put, restricted};
 use crate::model::Stream;
 use crate::policy::{Policy, RecordKey};
 
@@ -79,6 +79,7 @@ pub(super) enum History {
 pub(super) fn is_alike(left: &DataFile, right: &DataFile) -> bool {
     let (one, other) = (left.schema.fields(), right.schema.fields());
     left.policy == right.policy
+        && restricted::is_alike(&left.schema, &right.schema)
         && (Arc::ptr_eq(&left.schema, &right.schema)
             || one.len() == other.len()
                 && one.iter().zip(other).all(|(one, other)| {
@@ -142,7 +143,8 @@ impl Rewritten {
 ///
 /// # Errors
 ///
-/// Those of reading the sources ([`Data`](crate::error::ErrorKind::Data), [`Denied`](crate::error::ErrorKind::Denied)) and of putting files
+/// Those of reading the sources ([`Data`](crate::error::ErrorKind::Data), [`Denied`](crate::error::ErrorKind::Denied), also where
+/// they have restricted columns whose key the ring does not have) and of putting files
 /// ([`Unavailable`](crate::error::ErrorKind::Unavailable)); [`Internal`](crate::error::ErrorKind::Internal) when the sources are of several policies or columns.
 pub(super) async fn rewrite(lake: &Inner, stream: Stream, sources: &[Source], history: History) -> Result<Rewritten> {
     rewrite_without(lake, stream, sources, history, Traces::default()).await
@@ -215,6 +217,11 @@ async fn rewrite_edited(
             .with_context("first", &other.file.path)
             .with_context("other", &last.file.path));
     }
+    for source in sources {
+        restricted::check_rewritable(&lake.ring, &source.file)?;
+    }
+    let written = edit.restated.as_ref().map_or(&last.file.schema, |restated| &restated.schema);
+    restricted::check_writable(&lake.ring, written)?;
     let reads = sources.iter().map(|source| WholeFile::fetch(&lake.store, &lake.ring, &source.file).boxed());
     let reads: Vec<_> = reads.collect();
     let held: Vec<WholeFile> = stream::iter(reads).buffered(READS).try_collect().await?;

@@ -12,6 +12,8 @@
 //! are deleted only where they must not stay, and after the new one is in force; doing the same again deletes what a crash
 //! left.
 //!
+//! The restricted ring (`keys/restricted-N`) has versions of its own, which come about in the same way, under its own root key.
+//!
 //! Whoever uses the ring for writing holds a lease. A lease is refused to a process whose ring is not the newest any more
 //! ([`check`]), so that nothing is written under a key that was destroyed meanwhile.
 
@@ -21,7 +23,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::keys::{KeyRing, KeyState, RootKey};
+use crate::keys::{KeyRing, KeyState, RootKey, Series};
 use crate::lake::store::{Missing, StoreSettings};
 use crate::lake::{Inner, Lake, layout, store};
 
@@ -38,6 +40,58 @@ impl Lake {
             Err(error) => return Err(error),
         };
         Ok(!versions(store.as_ref()).await?.is_empty())
+    }
+
+    /// Opens the restricted ring beside the ring, so that restricted columns can be read and written.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] when the lake has no restricted ring; [`ErrorKind::Denied`] when `root` is not its root key;
+    /// [`ErrorKind::Unavailable`] when the service that keeps the root key does not answer.
+    pub async fn with_restricted(mut self, root: &RootKey) -> Result<Self> {
+        let version = self.restricted_version().await?.ok_or_else(|| {
+            Error::config("the lake has no restricted key ring")
+                .with_context("url", &self.0.url)
+                .with_hint("`counterfoil keys init --restricted` makes it, or take the setting `keys.restricted` out")
+        })?;
+        let sealed = layout::read_ring_of(self.0.store.as_ref(), Series::Restricted, version).await?;
+        let sealed = sealed.ok_or_else(|| {
+            Error::data("the restricted key ring has gone while it was opened").with_context("url", &self.0.url)
+        })?;
+        let restricted = KeyRing::open_restricted(&self.0.id, version, &sealed, root).await?;
+        let inner = std::sync::Arc::get_mut(&mut self.0)
+            .ok_or_else(|| Error::internal("the lake is in use already, without its restricted key ring"))?;
+        inner.ring = inner.ring.with_restricted(&restricted)?;
+        Ok(self)
+    }
+
+    /// Returns the version of the restricted ring in force, where the lake has one.
+    pub async fn restricted_version(&self) -> Result<Option<u32>> {
+        Ok(versions_of(self.0.store.as_ref(), Series::Restricted).await?.last().copied())
+    }
+
+    /// Makes the restricted ring, sealed by its own root key.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] when there is one already; those of [`rotate_keys`](Self::rotate_keys).
+    pub async fn create_restricted(&self, root: &RootKey) -> Result<KeyRing> {
+        if let Some(version) = self.restricted_version().await? {
+            return Err(Error::config("the lake has a restricted key ring already; nothing was changed")
+                .with_context("version", version)
+                .with_hint("set `keys.restricted` to its root key; `counterfoil keys rotate --restricted` makes a new key"));
+        }
+        put(&self.0, KeyRing::generate_restricted(&self.0.id, self.0.clock.now().as_millisecond())?, root).await
+    }
+
+    /// Makes another key of the restricted ring the primary one; otherwise as [`rotate_keys`](Self::rotate_keys).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`rotate_keys`](Self::rotate_keys), and [`ErrorKind::Denied`] when the restricted ring is not open.
+    pub async fn rotate_restricted(&self, root: &RootKey) -> Result<KeyRing> {
+        let next = self.0.ring.restricted_ring()?.rotate(self.0.clock.now().as_millisecond())?;
+        put(&self.0, next, root).await
     }
 
     /// Makes another key the primary one; the key so far goes on decrypting. Returns the ring that is in force now, which
@@ -75,7 +129,7 @@ impl Lake {
     ///
     /// [`ErrorKind::Config`] for the primary key, or one that the ring does not have.
     pub async fn disable_key(&self, root: &RootKey, id: &str) -> Result<KeyRing> {
-        put(&self.0, self.0.ring.disable(id)?, root).await
+        put(&self.0, self.0.ring.holder(id)?.disable(id)?, root).await
     }
 
     /// Allows a disabled key again; otherwise as [`rotate_keys`](Self::rotate_keys).
@@ -84,7 +138,7 @@ impl Lake {
     ///
     /// [`ErrorKind::Config`] for a key that is not disabled, or that the ring does not have.
     pub async fn enable_key(&self, root: &RootKey, id: &str) -> Result<KeyRing> {
-        put(&self.0, self.0.ring.enable(id)?, root).await
+        put(&self.0, self.0.ring.holder(id)?.enable(id)?, root).await
     }
 
     /// Seals the ring under another root key, and deletes the versions that the old one opens.
@@ -94,11 +148,25 @@ impl Lake {
     /// Those of [`rotate_keys`](Self::rotate_keys). When older versions cannot be deleted, the new one is in force all the
     /// same, and the error says so.
     pub async fn rewrap_ring(&self, root: &RootKey) -> Result<KeyRing> {
-        let ring = put(&self.0, self.0.ring.renewed()?, root).await?;
-        delete_older(self.0.store.as_ref(), ring.version()).await.map_err(|error| {
+        self.rewrap_series(&self.0.ring, root).await
+    }
+
+    /// Seals the restricted ring under another root key; otherwise as [`rewrap_ring`](Self::rewrap_ring).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`rewrap_ring`](Self::rewrap_ring), and [`ErrorKind::Denied`] when the restricted ring is not open.
+    pub async fn rewrap_restricted(&self, root: &RootKey) -> Result<KeyRing> {
+        self.rewrap_series(self.0.ring.restricted_ring()?, root).await
+    }
+
+    async fn rewrap_series(&self, ring: &KeyRing, root: &RootKey) -> Result<KeyRing> {
+        let ring = put(&self.0, ring.renewed()?, root).await?;
+        delete_older(self.0.store.as_ref(), &ring).await.map_err(|error| {
             let hint = format!(
-                "set `keys.root` to {} and run `counterfoil keys rewrap --root {0}` again: it deletes what is left",
-                root.reference()
+                "set `{1}` to {} and run `counterfoil keys rewrap --root {0}` again: it deletes what is left",
+                root.reference(),
+                ring.series().setting()
             );
             error.with_hint(hint)
         })?;
@@ -114,11 +182,12 @@ impl Lake {
     /// [`ErrorKind::Config`] for the primary key, or one that the ring does not have; otherwise as
     /// [`rewrap_ring`](Self::rewrap_ring).
     pub async fn destroy_key(&self, root: &RootKey, id: &str) -> Result<KeyRing> {
-        let ring = match self.0.ring.state(id)? {
-            KeyState::Destroyed => self.0.ring.clone(),
-            _ => put(&self.0, self.0.ring.destroy(id)?, root).await?,
+        let holder = self.0.ring.holder(id)?;
+        let ring = match holder.state(id)? {
+            KeyState::Destroyed => holder.clone(),
+            _ => put(&self.0, holder.destroy(id)?, root).await?,
         };
-        delete_older(self.0.store.as_ref(), ring.version()).await.map_err(|error| {
+        delete_older(self.0.store.as_ref(), &ring).await.map_err(|error| {
             error.with_hint(format!(
                 "the key may still stand in older rings: run `counterfoil keys destroy {id}` again, first with --dry-run"
             ))
@@ -128,24 +197,31 @@ impl Lake {
 
     /// Lists the versions of the key ring that the store has besides the one in use.
     pub async fn other_rings(&self) -> Result<Vec<u32>> {
-        let mut found = versions(self.0.store.as_ref()).await?;
-        found.retain(|version| *version != self.0.ring.version());
+        self.others_of(&self.0.ring).await
+    }
+
+    /// Lists the versions that the store has besides a ring in use, of the same series.
+    pub async fn others_of(&self, ring: &KeyRing) -> Result<Vec<u32>> {
+        let mut found = versions_of(self.0.store.as_ref(), ring.series()).await?;
+        found.retain(|version| *version != ring.version());
         Ok(found)
     }
 }
 
 /// Refuses to go on with a ring that is not the newest any more.
 pub(super) async fn check(lake: &Inner) -> Result<()> {
-    let newest = versions(lake.store.as_ref()).await?.last().copied();
-    if newest == Some(lake.ring.version()) {
-        return Ok(());
+    for ring in [Some(&lake.ring), lake.ring.restricted()].into_iter().flatten() {
+        let newest = versions_of(lake.store.as_ref(), ring.series()).await?.last().copied();
+        if newest != Some(ring.version()) {
+            return Err(changed(ring, newest));
+        }
     }
-    Err(changed(lake, newest))
+    Ok(())
 }
 
-fn changed(lake: &Inner, newest: Option<u32>) -> Error {
+fn changed(ring: &KeyRing, newest: Option<u32>) -> Error {
     let error = Error::new(ErrorKind::Conflict, "key ring of the lake has changed since this process opened it")
-        .with_context("opened", lake.ring.version())
+        .with_context("opened", ring.version())
         .with_hint("start again: the lake is then opened with the newest ring");
     match newest {
         Some(newest) => error.with_context("newest", newest),
@@ -159,26 +235,27 @@ async fn put(lake: &Inner, ring: KeyRing, root: &RootKey) -> Result<KeyRing> {
     let store = lake.store.as_ref();
     let version = ring.version();
     let sealed = Bytes::from(ring.seal(root).await?);
-    KeyRing::open(&lake.id, version, &sealed, root).await.map_err(|error| {
+    ring.open_again(&sealed, root).await.map_err(|error| {
         Error::new(error.kind(), "the root key seals the key ring and does not open it; nothing was changed")
             .with_context("root", root.reference())
             .with_source(error)
     })?;
-    let created = store::create(store, &layout::ring(version), sealed.clone()).await?;
-    match layout::read_ring(store, version).await? {
+    let created = store::create(store, &layout::ring_of(ring.series(), version), sealed.clone()).await?;
+    match layout::read_ring_of(store, ring.series(), version).await? {
         Some(found) if found == sealed => Ok(ring),
         // Another process made that version.
-        Some(_) if !created => Err(changed(lake, Some(version))),
+        Some(_) if !created => Err(changed(&ring, Some(version))),
         _ => Err(Error::data("key ring did not come back from the store as it was put")
-            .with_context("object", layout::ring(version))
+            .with_context("object", layout::ring_of(ring.series(), version))
             .with_hint("do not go on: look at the store, and keep the older objects under `keys/`")),
     }
 }
 
-/// Deletes the rings before a version, oldest first.
-async fn delete_older(store: &dyn ObjectStore, version: u32) -> Result<()> {
-    for older in versions(store).await?.into_iter().filter(|older| *older < version) {
-        let object = layout::ring(older);
+/// Deletes the rings before this one, oldest first.
+async fn delete_older(store: &dyn ObjectStore, ring: &KeyRing) -> Result<()> {
+    let version = ring.version();
+    for older in versions_of(store, ring.series()).await?.into_iter().filter(|older| *older < version) {
+        let object = layout::ring_of(ring.series(), older);
         match store.delete(&object).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
             Err(error) => {
@@ -191,8 +268,14 @@ async fn delete_older(store: &dyn ObjectStore, version: u32) -> Result<()> {
 
 /// Lists the versions of the key ring, ascending.
 pub(super) async fn versions(store: &dyn ObjectStore) -> Result<Vec<u32>> {
+    versions_of(store, Series::Main).await
+}
+
+/// Lists the versions of one of the two rings, ascending.
+async fn versions_of(store: &dyn ObjectStore, series: Series) -> Result<Vec<u32>> {
     let folder = Path::from(layout::KEYS);
-    let rings = store.list(Some(&folder)).try_filter_map(async |object| Ok(layout::ring_version(&object.location)));
+    let listed = store.list(Some(&folder));
+    let rings = listed.try_filter_map(async |object| Ok(layout::ring_version_of(series, &object.location)));
     let mut versions: Vec<u32> = rings.try_collect().await.map_err(|error| store::failed("list", &folder, error))?;
     versions.sort_unstable();
     Ok(versions)

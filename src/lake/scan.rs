@@ -10,6 +10,7 @@
 //! Superseded rows reach the decoder as row selections, not as a filter or a join, so pushdown keeps working. Statistics
 //! come from the manifest: a count of rows reads no file. The cache of decrypted metadata belongs to the open lake
 //! ([`MetadataCache`]); files are only ever opened through their pins ([`open_tail`](crate::lake::file::open_tail)).
+//! Restricted columns whose key the ring does not have read NULL (`scan/hidden.rs`).
 
 mod audit;
 mod cache;
@@ -17,12 +18,16 @@ mod find;
 #[cfg(test)]
 pub(in crate::lake) mod fixtures;
 mod guard;
+mod hidden;
 mod ids;
 mod reader;
+#[cfg(test)]
+mod rights;
 #[cfg(test)]
 mod traps;
 mod whole;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::compute::SortOptions;
@@ -46,6 +51,7 @@ use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::union::UnionExec;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use parquet::arrow::arrow_reader::RowSelection;
@@ -54,6 +60,7 @@ use roaring::RoaringBitmap;
 use crate::error::{Error, Result};
 use crate::keys::KeyRing;
 use crate::lake::manifest::{DataFile, TableState};
+use crate::lake::restricted;
 use crate::model::Stream;
 
 use guard::{CurrentFiles, Guard};
@@ -99,10 +106,16 @@ pub fn provider(
                 || name == stream.table()
         })
         .ok_or_else(|| Error::internal("table belongs to no stream").with_context("table", name))?;
+    let hidden = |file: &DataFile| -> Vec<usize> {
+        let fields = table.schema.fields().iter().enumerate();
+        fields.filter(|(_, field)| restricted::is_hidden(&ring, file, field)).map(|(index, _)| index).collect()
+    };
+    let scanned = |file: &Arc<DataFile>| ScannedFile { hidden: hidden(file), ..ScannedFile::new(file, view) };
+    let files = table.files.iter().map(scanned).filter(|file| file.live > 0).collect();
     Ok(Arc::new(Table {
         access: Access { store, ring, cache },
         schema: Arc::clone(&table.schema),
-        files: table.files.iter().map(|file| ScannedFile::new(file, view)).filter(|file| file.live > 0).collect(),
+        files,
         key_column: stream.key_column(),
         view,
     }))
@@ -123,6 +136,8 @@ struct ScannedFile {
     file: Arc<DataFile>,
     excluded: RoaringBitmap,
     live: u64,
+    /// Places of the table's columns that this session does not read in the file, ascending.
+    hidden: Vec<usize>,
 }
 
 impl ScannedFile {
@@ -132,7 +147,7 @@ impl ScannedFile {
             View::Versions => RoaringBitmap::new(),
         };
         let live = file.rows.saturating_sub(excluded.len());
-        Self { file: Arc::clone(file), excluded, live }
+        Self { file: Arc::clone(file), excluded, live, hidden: Vec::new() }
     }
 
     /// Returns the selection of the rows that are left, when any are left out.
@@ -320,6 +335,47 @@ impl TableProvider for Table {
             };
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
+        let mut groups: BTreeMap<&[usize], Vec<&ScannedFile>> = BTreeMap::new();
+        for file in remaining {
+            groups.entry(file.hidden.as_slice()).or_default().push(file);
+        }
+        let plans = groups.into_iter().map(|(hidden, files)| self.plan(state, projection, limit, (hidden, &files)));
+        UnionExec::try_new(plans.collect::<DataFusionResult<Vec<_>>>()?)
+    }
+}
+
+impl Table {
+    /// Plans the scan of files that hide the same columns.
+    fn plan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        limit: Option<usize>,
+        (hidden, files): (&[usize], &[&ScannedFile]),
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        if hidden.is_empty() {
+            return self.plan_files(state, projection.cloned(), limit, files);
+        }
+        let visible = Self {
+            access: self.access.clone(),
+            schema: hidden::visible_schema(&self.schema, hidden),
+            files: Vec::new(),
+            key_column: self.key_column,
+            view: self.view,
+        };
+        let columns = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let plan = visible.plan_files(state, Some(hidden::visible_places(&columns, hidden)), limit, files)?;
+        hidden::with_nulls(plan, &self.schema, &columns, hidden)
+    }
+
+    /// Plans the scan of files by the columns of this table.
+    fn plan_files(
+        &self,
+        state: &dyn Session,
+        projection: Option<Vec<usize>>,
+        limit: Option<usize>,
+        files: &[&ScannedFile],
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let url = ObjectStoreUrl::parse(STORE_URL)?;
         state.runtime_env().register_object_store(url.as_ref(), Arc::new(InMemory::new()));
 
@@ -332,23 +388,23 @@ impl TableProvider for Table {
             .with_reorder_filters(true)
             .with_enable_page_index(false)
             .with_bloom_filter_on_read(false);
-        let statistics = self.statistics_of_all(remaining.iter().copied());
+        let statistics = self.statistics_of_all(files.iter().copied());
         let partitions = state.config().target_partitions();
-        let (groups, ordering) = match chains(&remaining, partitions) {
+        let (groups, ordering) = match chains(files, partitions) {
             Some(chains) => {
                 let groups =
                     chains.into_iter().map(|files| files.into_iter().map(|file| self.partitioned(file)).collect());
                 (groups.collect(), self.key_order())
             }
             None => {
-                (spread(remaining.into_iter().map(|file| self.partitioned(file)).collect(), partitions), Vec::new())
+                (spread(files.iter().map(|file| self.partitioned(file)).collect(), partitions), Vec::new())
             }
         };
         let config = FileScanConfigBuilder::new(url, Arc::new(source))
             .with_file_groups(groups)
             .with_output_ordering(ordering)
             .with_statistics(statistics)
-            .with_projection_indices(projection.cloned())?
+            .with_projection_indices(projection)?
             .with_limit(limit)
             .build();
         Ok(DataSourceExec::from_data_source(Guard { inner: Arc::new(config), files: current }))

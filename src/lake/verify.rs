@@ -24,9 +24,9 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::keys::{KeyRing, RootKey};
+use crate::keys::{KeyRing, RootKey, Series};
 use crate::lake::manifest::{DataFile, Manifest};
-use crate::lake::{Inner, Lake, layout, scan, store};
+use crate::lake::{Inner, Lake, layout, restricted, scan, store};
 use crate::model::Stream;
 
 use walk::Walk;
@@ -57,6 +57,8 @@ pub struct VerifyReport {
     pub rings_of_other_roots: u64,
     /// Data files that were read.
     pub files: u64,
+    /// Of these, files whose restricted columns were not checked, because this process does not have their key.
+    pub files_with_unchecked_columns: u64,
     /// Rows in them.
     pub rows: u64,
     /// Their bytes.
@@ -228,6 +230,8 @@ impl Lake {
                 unsound.insert(file.path.clone());
             }
             report.files += 1;
+            report.files_with_unchecked_columns +=
+                u64::from(!restricted::unreadable(&self.0.ring, &file).is_empty());
             report.rows += file.rows;
             report.bytes += file.bytes + file.index.map_or(0, |index| index.bytes);
             verified = Verified { files: report.files, bytes: report.bytes, ..verified };
@@ -328,6 +332,7 @@ impl Objects {
                 (layout::LOG, Some((version, "snapshot")), _) => objects.snapshots.push(version),
                 (layout::LOG, Some((version, "start")), _) => objects.starts.push(version),
                 (layout::KEYS, _, Some(version)) => objects.rings.push(version),
+                (layout::KEYS, ..) if layout::ring_version_of(Series::Restricted, path).is_some() => {}
                 ("leases", ..) => {}
                 _ if *path == layout::lake() => {}
                 _ => {

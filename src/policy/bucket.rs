@@ -76,3 +76,60 @@ fn below(bounds: &[f64], value: f64) -> Option<f64> {
 fn number(text: &str) -> Option<f64> {
     text.replace('_', "").parse().ok().filter(|number: &f64| number.is_finite()).map(|number| number + 0.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bounds(bounds: &[&str]) -> Option<Bucket> {
+        Bucket::of_bounds(&bounds.iter().map(|bound| (*bound).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn number_becomes_the_lower_end_of_its_range() {
+        let steps = bounds(&["0", "10", "100"]).unwrap();
+        for (value, lower) in [(-1, None), (0, Some(0)), (9, Some(0)), (10, Some(10)), (i64::MAX, Some(100))] {
+            assert_eq!(steps.int(value), lower, "{value}");
+        }
+        let tens = Bucket::of_width("10").unwrap();
+        for (value, lower) in [(-1, Some(-10)), (-10, Some(-10)), (9, Some(0)), (10, Some(10)), (i64::MIN, None)] {
+            assert_eq!(tens.int(value), lower, "{value}");
+        }
+        let tenths = Bucket::of_width("0.1").unwrap();
+        for (value, lower) in [(0.25, 0.2), (-0.05, -0.1), (-0.0, 0.0), (0.3, 0.2), (0.1 * 3.0, 0.1 * 3.0)] {
+            assert_eq!(tenths.float(value).map(f64::to_bits), Some(f64::to_bits(lower)), "{value}");
+        }
+        assert_eq!(tenths.float(f64::MAX), Some(f64::MAX));
+        assert_eq!(bounds(&["0.5"]).unwrap().float(0.4), None);
+    }
+
+    #[test]
+    fn ranges_without_order_or_size_are_refused() {
+        for wrong in [&[][..], &["1", "1"], &["2", "1"], &["nan"], &["inf"], &["x"]] {
+            assert_eq!(bounds(wrong), None, "{wrong:?}");
+        }
+        for wrong in ["0", "-1", "nan", "inf", ""] {
+            assert_eq!(Bucket::of_width(wrong), None, "{wrong}");
+        }
+        assert!(!Bucket::of_width("0.5").unwrap().is_whole() && Bucket::of_width("5.0").unwrap().is_whole());
+        assert!(!bounds(&["1", "1e300"]).unwrap().is_whole());
+    }
+
+    proptest! {
+        #[test]
+        fn lower_end_is_below_and_its_own(value in any::<f64>(), whole in any::<i64>(), width in 1e-6f64..1e9) {
+            prop_assume!(value.is_finite());
+            let bucket = Bucket::Width(width);
+            let lower = bucket.float(value).unwrap();
+            prop_assert!(lower <= value && (value - lower <= width * 1.001 || value.abs() > 1e15));
+            prop_assert_eq!(bucket.float(lower), Some(lower));
+            let bucket = Bucket::Width(width.ceil());
+            if let Some(lower) = bucket.int(whole) {
+                prop_assert!(lower <= whole && whole - lower < width.ceil() as i64);
+                prop_assert_eq!(bucket.int(lower), Some(lower));
+            }
+        }
+    }
+}

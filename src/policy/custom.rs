@@ -16,12 +16,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use arrow::datatypes::Field;
+
 use crate::error::Result;
 use crate::policy::definitions::{Definition, Held};
 use crate::policy::method::{Defaults, Method, Place};
 use crate::policy::names::{attribute_of, column_names, columns_of, suffix};
 use crate::policy::rules::{CUSTOM_PATH, CompiledColumn, TableRules, check_content};
-use crate::schema::{ColumnType, CustomRule, TableSchema};
+use crate::schema::{Class, ColumnType, CustomRule, TableSchema};
 
 /// What is new about a custom attribute, against the columns that the lake has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,6 +160,25 @@ fn covered<'a>(
         covered.insert(attribute, (column_type(attribute, definition, held), definition, rule));
     }
     covered
+}
+
+/// Returns the method and the class that the rules have for a stored column of a custom attribute; `None` when they store
+/// nothing of it, or the column is not one that a rule made.
+pub(super) fn rule_of_column(
+    rules: &TableRules,
+    definitions: &BTreeMap<String, Definition>,
+    field: &Field,
+) -> Result<Option<(Method, Class)>> {
+    let held = Held::of(field);
+    let (Some(attribute), Some(column_type)) = (attribute_of(&held), held.column_type) else { return Ok(None) };
+    let Some(rule) = rule_of(rules, attribute).filter(|_| !is_declared(rules, attribute)) else { return Ok(None) };
+    let is_sensitive = definitions.get(attribute).is_some_and(|definition| definition.is_sensitive);
+    let method = method_of(rules, rule, field.name())?;
+    let place = place(&rules.file, rule);
+    let fits = method.check_fits(column_type, &place);
+    let fits = fits.and_then(|()| check_content(rule.class, column_type, &method, &place)).is_ok();
+    let is_stored = fits && method != Method::Drop && (rule.is_by_name() || !is_sensitive);
+    Ok(is_stored.then_some((method, rule.class)))
 }
 
 /// Finds the rule that decides over an attribute: one by name, else the longest pattern, of equal ones the first.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use arrow::datatypes::{DataType, Schema, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -46,6 +46,16 @@ pub(super) struct Held {
     pub(super) column_type: Option<ColumnType>,
 }
 
+impl Held {
+    pub(super) fn of(field: &Field) -> Self {
+        Self {
+            name: field.name().clone(),
+            path: field.metadata().get("path").cloned(),
+            column_type: column_type(field.data_type()),
+        }
+    }
+}
+
 impl Definitions {
     /// Adds the answer of `GET /v1/metadata/{conversation|customer}`.
     ///
@@ -82,11 +92,7 @@ impl Definitions {
 
     /// Takes note of the columns that a table of the lake has; an earlier note of the table is replaced.
     pub fn hold(&mut self, stream: Stream, columns: &Schema) {
-        let held = columns.fields().iter().map(|field| Held {
-            name: field.name().clone(),
-            path: field.metadata().get("path").cloned(),
-            column_type: column_type(field.data_type()),
-        });
+        let held = columns.fields().iter().map(|field| Held::of(field));
         self.held.insert(stream, held.collect());
     }
 

@@ -18,6 +18,10 @@
 //!
 //! A pseudonym is `p<version>_<code>`, as `policy/pseudonym.rs` has it. The domain is `table.column` unless written, so that
 //! one value has unrelated pseudonyms in two columns, and joins across tables are asked for by naming one domain in both.
+//!
+//! Masks know what they have masked by its form, three asterisks and what they show, and leave it as it is: so `***` and the
+//! last N characters come out as they went in, also where they come from the source.
+//!
 //! Empty text stays empty: it holds nothing, and would otherwise become the one value that everything joins on.
 
 use std::collections::BTreeMap;
@@ -135,14 +139,15 @@ impl Method {
             }
             "truncate" => truncate(&mut arguments)?,
             "bucket" => Self::Bucket(bucket(&mut arguments)?),
-            "scrub" => Self::Scrub(ScrubRule {
-                kinds: kinds(&mut arguments)?,
-                patterns: defaults
-                    .patterns
-                    .iter()
-                    .map(|pattern| (pattern.name.clone(), pattern.regex.clone()))
-                    .collect(),
-            }),
+            "scrub" => {
+                let own = defaults.patterns.iter().map(|pattern| (pattern.name.clone(), pattern.regex.clone()));
+                let rule = ScrubRule { kinds: kinds(&mut arguments)?, patterns: own.collect() };
+                if rule.kinds.is_empty() && rule.patterns.is_empty() {
+                    let hint = format!("known are: {}", scrub::KINDS.join(", "));
+                    return Err(place.wrong("`scrub` replaces nothing").with_hint(hint));
+                }
+                Self::Scrub(rule)
+            }
             "restrict" => {
                 let name = arguments.one("after")?.unwrap_or_else(|| "keep".to_owned());
                 if matches!(name.as_str(), "drop" | "restrict") {
@@ -456,6 +461,10 @@ impl TextStep {
 
 impl Mask {
     fn write(self, value: &str, out: &mut String) {
+        if self.is_masked(value) {
+            out.push_str(value);
+            return;
+        }
         match self {
             Self::All => out.push_str(MASKED),
             Self::Email => {
@@ -492,6 +501,16 @@ impl Mask {
             }
         }
     }
+
+    /// Tells whether a text has the form of what the mask makes. An address in this form comes out the same anyway.
+    fn is_masked(self, value: &str) -> bool {
+        let Some(shown) = value.strip_prefix(MASKED) else { return false };
+        match self {
+            Self::All | Self::Email => false,
+            Self::Phone => shown.is_empty() || shown.len() == 2 && shown.bytes().all(|byte| byte.is_ascii_digit()),
+            Self::KeepLast(last) => shown.is_empty() || shown.chars().count() == last,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -507,12 +526,12 @@ mod tests {
     fn compile(name: &str, arguments: &[(&str, &str)]) -> Result<Method> {
         let arguments =
             arguments.iter().map(|(name, value)| ((*name).to_owned(), Argument::One((*value).to_owned()))).collect();
-        compile_text(MethodText { name: name.to_owned(), arguments })
+        compile_text(&MethodText { name: name.to_owned(), arguments })
     }
 
-    fn compile_text(text: MethodText) -> Result<Method> {
+    fn compile_text(text: &MethodText) -> Result<Method> {
         let place = Place { file: "tags.toml".to_owned(), line: 7, kind: "column", name: "label".to_owned() };
-        Method::compile(&text, Defaults { domain: "tags.label", patterns: &[] }, &place)
+        Method::compile(text, Defaults { domain: "tags.label", patterns: &[] }, &place)
     }
 
     /// Reads a method as a schema file writes it.
@@ -522,7 +541,7 @@ mod tests {
              [[custom]]\npattern = \"x\"\nclass = \"internal\"\nmethod = {toml}\n"
         );
         let schemas = crate::schema::Schemas::from_files([("tags.toml", file.as_str())]).unwrap();
-        compile_text(schemas.table(crate::model::Stream::Tags).unwrap().custom[0].method.clone())
+        compile_text(&schemas.table(crate::model::Stream::Tags).unwrap().custom[0].method)
     }
 
     #[test]
@@ -594,6 +613,11 @@ mod tests {
                 r#"{ name = "scrub", kinds = ["mail"] }"#,
                 format!("argument cannot be used ({place}, kinds: mail)"),
                 "did you mean `email`?",
+            ),
+            (
+                r#"{ name = "scrub", kinds = [] }"#,
+                format!("`scrub` replaces nothing ({place})"),
+                "known are: email, phone, card, iban, national-id, url",
             ),
             (
                 r#"{ name = "scrub", patterns = ["a:b"] }"#,

@@ -138,22 +138,24 @@ impl<'k> Steps<'k> {
             Method::Mask(mask) => TextStep::Mask(*mask),
             Method::Pseudonymize { domain } => TextStep::Pseudonymize(Box::new(Pseudonymizer::new(self.keys, domain))),
             Method::TruncateText { chars } => TextStep::Truncate { chars: *chars },
-            Method::Scrub(rule) => TextStep::Scrub(match self.scrubs.iter().find(|(known, _)| known == rule) {
-                Some((_, scrub)) => Arc::clone(scrub),
-                None => {
-                    let scrub = rule.engine()?;
-                    self.scrubs.push((rule.clone(), Arc::clone(&scrub)));
-                    scrub
-                }
-            }),
+            Method::Scrub(rule) => TextStep::Scrub(self.scrub(rule)?),
             Method::Restrict(inner) => self.text(inner)?,
             Method::Keep | Method::Drop | Method::TruncateTime(_) | Method::Bucket(_) => TextStep::Keep,
         })
     }
+
+    fn scrub(&mut self, rule: &ScrubRule) -> Result<Arc<Scrub>> {
+        if let Some((_, scrub)) = self.scrubs.iter().find(|(known, _)| known == rule) {
+            return Ok(Arc::clone(scrub));
+        }
+        let scrub = rule.engine()?;
+        self.scrubs.push((rule.clone(), Arc::clone(&scrub)));
+        Ok(scrub)
+    }
 }
 
 impl Kind {
-    fn data_type(&self) -> DataType {
+    pub(super) fn data_type(&self) -> DataType {
         match self {
             Self::Text(_) => DataType::Utf8,
             Self::TextList(_) => DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true))),
@@ -166,6 +168,12 @@ impl Kind {
 }
 
 fn field(stream: Stream, column: &CompiledColumn, kind: &Kind) -> Field {
+    let is_key = column.name == stream.key_column();
+    Field::new(&column.name, kind.data_type(), !is_key).with_metadata(metadata(column))
+}
+
+/// Describes a column as the lake keeps it.
+pub(super) fn metadata(column: &CompiledColumn) -> HashMap<String, String> {
     let mut metadata = HashMap::from([
         ("class".to_owned(), column.class.name().to_owned()),
         ("method".to_owned(), column.method.canonical()),
@@ -175,8 +183,7 @@ fn field(stream: Stream, column: &CompiledColumn, kind: &Kind) -> Field {
     if let Some(unit) = &column.unit {
         metadata.insert("unit".to_owned(), unit.clone());
     }
-    let is_key = column.name == stream.key_column();
-    Field::new(&column.name, kind.data_type(), !is_key).with_metadata(metadata)
+    metadata
 }
 
 fn role(stream: Stream, column: &CompiledColumn) -> Role {

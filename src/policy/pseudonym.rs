@@ -28,6 +28,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
 
 use crate::error::{Error, Result};
+use crate::policy::method::Method;
 use crate::secret::PseudonymKeys;
 
 /// Bytes of the hash that a pseudonym shows.
@@ -98,11 +99,12 @@ fn version_of(text: &str) -> Option<u32> {
 /// Returns the domain of the pseudonyms that a stored column holds; `None` when it holds none.
 #[must_use]
 pub fn pseudonym_domain(field: &Field) -> Option<String> {
-    let arguments = field.metadata().get("method")?.strip_suffix(')')?;
-    let arguments =
-        arguments.strip_prefix("pseudonymize(").or_else(|| arguments.strip_prefix("restrict(after=pseudonymize,"))?;
-    let domain = arguments.strip_prefix("domain=")?;
-    if domain.starts_with('"') { serde_json::from_str(domain).ok() } else { Some(domain.to_owned()) }
+    // Nearly all columns have another method, and are asked for each file.
+    let method = field.metadata().get("method").filter(|method| method.contains("pseudonymize"))?;
+    match Method::read_canonical(method)?.inner() {
+        Method::Pseudonymize { domain } => Some(domain.clone()),
+        _ => None,
+    }
 }
 
 /// Tells whether a column of these holds pseudonyms.

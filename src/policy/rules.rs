@@ -11,6 +11,7 @@ use crate::policy::custom::{self, AttributeChange};
 use crate::policy::definitions::{self, Definitions};
 use crate::policy::form::{AttributeRule, ColumnRule, RulesOfTable};
 use crate::policy::method::{Defaults, Method, Place};
+use crate::policy::reach;
 use crate::schema::{Class, Column, ColumnType, CustomRule, Pattern, TableSchema};
 
 /// Where custom attributes stand in a record.
@@ -47,6 +48,7 @@ pub(super) struct CompiledColumn {
 impl TableRules {
     pub(super) fn compile(schema: &TableSchema) -> Result<Self> {
         let columns = schema.columns.iter().map(|column| compile_column(schema, column)).collect::<Result<Vec<_>>>()?;
+        reach::check(schema)?;
         let custom_methods =
             schema.custom.iter().map(|rule| custom::check_rule(schema, rule)).collect::<Result<_>>()?;
         Ok(Self {
@@ -162,12 +164,6 @@ fn compile_column(schema: &TableSchema, column: &Column) -> Result<CompiledColum
     method.check_fits(column.column_type, &place)?;
     check_content(column.class, column.column_type, &method, &place)?;
     method.check_scrub(&place)?;
-    if column.path == CUSTOM_PATH && column.column_type != ColumnType::Any {
-        return Err(place
-            .wrong("path is the object of all custom attributes")
-            .with_context("path", column.path.join("."))
-            .with_hint("declare attributes one by one, or by `[[custom]]` rules"));
-    }
     Ok(CompiledColumn {
         name: column.name.clone(),
         path: column.path.clone(),

@@ -69,7 +69,7 @@ pub(super) async fn lake(
         Err(error) => findings.failed("lake", &error)?,
     }
     if let Some(policy) = policy {
-        stored(&manifest, policy, findings)?;
+        stored(&lake, &manifest, policy, findings)?;
     }
     lease(&lake, findings).await?;
     queries(context, config, &lake, &manifest, findings).await?;
@@ -153,8 +153,8 @@ fn version(context: &Context, lake: &Lake, manifest: &Manifest, findings: &mut F
 }
 
 /// Says how what is stored stands to the policy.
-fn stored(manifest: &Manifest, policy: &Policy, findings: &mut Findings) -> Result<()> {
-    let survey = match Lake::survey(manifest, policy) {
+fn stored(lake: &Lake, manifest: &Manifest, policy: &Policy, findings: &mut Findings) -> Result<()> {
+    let survey = match lake.survey(manifest, policy) {
         Ok(survey) => survey,
         Err(error) => return findings.failed("policy", &error),
     };

@@ -2,7 +2,7 @@
 
 use crate::cli::{Context, extract, grouped, print, say};
 use crate::error::Result;
-use crate::lake::{ApplyOutcome, ApplySettings, Lake, OlderVersions, Survey};
+use crate::lake::{ApplyOutcome, ApplySettings, OlderVersions, Survey};
 
 /// Applies the policy, or says what that would do.
 pub(super) async fn run(context: &Context, settings: &ApplySettings, is_dry_run: bool) -> Result<()> {
@@ -47,7 +47,7 @@ pub(super) async fn run(context: &Context, settings: &ApplySettings, is_dry_run:
             grouped(report.deleted)
         ));
     }
-    let survey = Lake::survey(lake.latest().await?.as_ref(), &policy)?;
+    let survey = lake.survey(lake.latest().await?.as_ref(), &policy)?;
     after(&survey, report.older, note);
     Ok(())
 }

@@ -4,8 +4,8 @@ use super::{apply, time};
 use crate::cli::{Context, extract, grouped, print, say};
 use crate::error::Result;
 use crate::keys::{KeyRing, KeyState};
+use crate::lake::CompactSettings;
 use crate::lake::manifest::{DataFile, Manifest, TableState};
-use crate::lake::{CompactSettings, Lake};
 use crate::model::Stream;
 
 /// Columns of the table and their heads; the last is as long as it is.
@@ -25,11 +25,9 @@ pub(super) async fn run(context: &Context) -> Result<()> {
         return Ok(());
     }
     // What the lake holds can be told without the schemas.
-    match extract::policy(&config).and_then(|policy| Lake::survey(&manifest, &policy)) {
+    match extract::policy(&config).and_then(|policy| lake.survey(&manifest, &policy)) {
         Ok(survey) => apply::forbidden(&survey).into_iter().chain(apply::lacking(&survey)).for_each(|line| say(&line)),
-        Err(_) => {
-            say("the schemas do not compile, so what is stored is not compared with them: `counterfoil policy lint`")
-        }
+        Err(error) => say(&format!("what is stored is not compared with the schemas: {error}")),
     }
     Ok(())
 }

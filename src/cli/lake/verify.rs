@@ -77,6 +77,10 @@ fn text(report: &VerifyReport) -> String {
         let rings = report.rings_of_other_roots;
         let _ = writeln!(text, "{rings} older key rings were not opened: another root key seals them");
     }
+    if report.files_with_unchecked_columns > 0 {
+        let files = grouped(report.files_with_unchecked_columns);
+        let _ = writeln!(text, "restricted columns of {files} data files were not checked: that takes their key");
+    }
     if !report.garbage.is_empty() {
         let bytes = report.garbage.iter().map(|garbage| garbage.bytes).sum();
         let objects = report.garbage.len() as u64;
@@ -119,6 +123,7 @@ fn json(report: &VerifyReport) -> String {
         "snapshots": report.snapshots,
         "rings": report.rings,
         "rings_of_other_roots": report.rings_of_other_roots,
+        "files_with_unchecked_columns": report.files_with_unchecked_columns,
         "files": report.files,
         "rows": report.rows,
         "bytes": report.bytes,

@@ -178,7 +178,9 @@ fn example(ground: &Ground, subject: &Subject) -> Result<Option<(String, String)
     let stored = ground.redact(subject.stream, column, &subject.path, &value, &invented_keys()?)?;
     let shown = |value: &Value| match value {
         Value::String(text) => format!("`{text}`"),
-        Value::Array(items) => items.iter().filter_map(Value::as_str).map(|item| format!("`{item}`")).collect(),
+        Value::Array(items) => {
+            format!("`{}`", items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("`, `"))
+        }
         other => format!("`{other}`"),
     };
     Ok(Some(match stored {

@@ -104,7 +104,7 @@ impl Ground {
         let stored = self.stored(table.stream)?;
         let is_named = |column: &&Column| column.name == name || column.path.join(".") == name;
         if let Some(column) = table.columns.iter().find(is_named) {
-            return Ok(Some(self.column(table, column, stored.field_with_name(&column.name).ok())));
+            return Ok(Some(column_subject(table, column, stored.field_with_name(&column.name).ok())));
         }
         // A generated column by its name.
         let path_of = |field: &Field| field.metadata().get("path").cloned().unwrap_or_default();
@@ -113,7 +113,7 @@ impl Ground {
         let attribute = attribute_of(&path).or_else(|| (!path.contains('.')).then_some(path.as_str()));
         if let Some(attribute) = attribute {
             if let Some(column) = column_of_attribute(table, attribute) {
-                return Ok(Some(self.column(table, column, stored.field_with_name(&column.name).ok())));
+                return Ok(Some(column_subject(table, column, stored.field_with_name(&column.name).ok())));
             }
             let is_known = self.knows_attribute(table.stream, attribute);
             if is_known.unwrap_or(true) || is_certain {
@@ -127,7 +127,7 @@ impl Ground {
         let above =
             above.filter(|column| name.strip_prefix(&column.path.join(".")).is_some_and(|rest| rest.starts_with('.')));
         let deepest = above.max_by_key(|column| column.path.len());
-        Ok(deepest.map(|column| Subject { path: name.to_owned(), column: None, ..self.column(table, column, None) }))
+        Ok(deepest.map(|column| Subject { path: name.to_owned(), column: None, ..column_subject(table, column, None) }))
     }
 
     /// Tells whether the lake knows a custom attribute; nothing where it knows none at all.
@@ -162,26 +162,6 @@ impl Ground {
         let views = self.policy.custom_rules(stream)?;
         let view = views.into_iter().find(|view| view.line == rule.line);
         Ok(view.map_or_else(|| rule.method.name.clone(), |view| view.method))
-    }
-
-    fn column(&self, table: &TableSchema, column: &Column, stored: Option<&Field>) -> Subject {
-        let path = column.path.join(".");
-        let others = attribute_of(&path).map(|attribute| covering(table, attribute)).unwrap_or_default();
-        let why = "a column decides over its path before any rule over custom attributes";
-        Subject {
-            stream: table.stream,
-            column: stored.map(|field| field.name().clone()),
-            column_type: column.column_type,
-            class: column.class,
-            method: stored
-                .and_then(|field| field.metadata().get("method").cloned())
-                .unwrap_or_else(|| column.method.name.clone()),
-            description: column.description.clone(),
-            rule: Rule::of_column(table, column),
-            others: others.into_iter().map(|rule| (Rule::of_custom(table, rule), why)).collect(),
-            refused: None,
-            path,
-        }
     }
 
     fn attribute(&self, table: &TableSchema, attribute: &str, stored: Option<&Field>) -> Result<Option<Subject>> {
@@ -223,6 +203,27 @@ impl Ground {
             refused,
             path,
         }))
+    }
+}
+
+/// Says what is told of a declared column; `stored` is the column as it is stored.
+fn column_subject(table: &TableSchema, column: &Column, stored: Option<&Field>) -> Subject {
+    let path = column.path.join(".");
+    let others = attribute_of(&path).map(|attribute| covering(table, attribute)).unwrap_or_default();
+    let why = "a column decides over its path before any rule over custom attributes";
+    Subject {
+        stream: table.stream,
+        column: stored.map(|field| field.name().clone()),
+        column_type: column.column_type,
+        class: column.class,
+        method: stored
+            .and_then(|field| field.metadata().get("method").cloned())
+            .unwrap_or_else(|| column.method.name.clone()),
+        description: column.description.clone(),
+        rule: Rule::of_column(table, column),
+        others: others.into_iter().map(|rule| (Rule::of_custom(table, rule), why)).collect(),
+        refused: None,
+        path,
     }
 }
 

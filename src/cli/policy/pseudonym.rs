@@ -74,9 +74,12 @@ fn column(ground: &Ground, written: &str) -> Result<(Stream, Pseudonymized)> {
             known.push(full);
         }
     }
-    let offered = || match known.is_empty() {
-        true => "no column of these schemas is pseudonymized".to_owned(),
-        false => did_you_mean(written, known.iter().map(String::as_str)),
+    let offered = || {
+        if known.is_empty() {
+            "no column of these schemas is pseudonymized".to_owned()
+        } else {
+            did_you_mean(written, known.iter().map(String::as_str))
+        }
     };
     let found = if written.contains('.') { ground.find(written)? } else { Vec::new() };
     Err(match found.first() {

@@ -34,7 +34,8 @@ impl KeyRing {
         let number = last.checked_add(1).ok_or_else(|| {
             Error::config("key ring has a key of the highest number").with_context("lake", self.lake_id())
         })?;
-        next.masters.push(Master { number, state: KeyState::Primary, created_ms, key: gcm::random_key()? });
+        let (series, state, key) = (next.series, KeyState::Primary, gcm::random_key()?);
+        next.masters.push(Master { series, number, state, created_ms, key });
         Ok(Self(Arc::new(next)))
     }
 
@@ -132,7 +133,8 @@ impl KeyRing {
     fn copied(&self) -> Result<Ring> {
         let failed = || Error::internal("failed to copy the key ring").with_context("ring version", self.version());
         let version = self.version().checked_add(1).ok_or_else(failed)?;
-        Ring::read_body(self.lake_id(), version, &self.0.write_body()).ok_or_else(failed)
+        let copied = Ring::read_body(self.0.series, self.lake_id(), version, &self.0.write_body());
+        Ok(Ring { restricted: self.0.restricted.clone(), ..copied.ok_or_else(failed)? })
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{Schema, SchemaRef};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -15,6 +15,7 @@ use crate::lake::manifest::{DataFile, Manifest};
 use crate::lake::rewrite::{Restate, Restated};
 use crate::model::Stream;
 use crate::policy::{Definitions, Policy, Restatement, RuleChange, Rules, Step, compare};
+use crate::secret::PseudonymKeys;
 
 /// Field metadata of a column whose values were emptied.
 const EMPTIED: &str = "emptied";
@@ -123,7 +124,7 @@ pub(super) struct Surveyed {
 }
 
 impl Surveyed {
-    pub(super) fn of(manifest: &Manifest, policy: &Policy, only: Option<Stream>) -> Result<Self> {
+    pub(super) fn of(manifest: &Manifest, policy: &Policy, keys: &PseudonymKeys, only: Option<Stream>) -> Result<Self> {
         let declared = policy.streams();
         let mut surveyed = Self::default();
         for (stream, table) in manifest.tables.iter().filter(|(stream, _)| only.is_none_or(|only| only == **stream)) {
@@ -133,7 +134,7 @@ impl Surveyed {
                 }
                 continue;
             }
-            let mut view = View::new(manifest, policy, *stream);
+            let mut view = View::new(manifest, policy, keys, *stream);
             let mut found = TableSurvey { table: stream.to_string(), ..TableSurvey::default() };
             for file in &table.files {
                 let Some(stand) = view.of(file)? else { continue };
@@ -190,24 +191,23 @@ impl Stand {
 pub(super) struct View<'a> {
     stream: Stream,
     policy: &'a Policy,
+    /// Makes the pseudonyms of what was kept before, of the version in force.
+    keys: &'a PseudonymKeys,
     policies: &'a BTreeMap<String, Arc<Rules>>,
     definitions: Definitions,
-    /// Version of the pseudonyms in force.
-    pseudonyms: u32,
     /// What has changed since a policy, for each that was met.
     changes: HashMap<String, Option<Vec<RuleChange>>>,
     seen: Vec<(Arc<str>, SchemaRef, Arc<Stand>)>,
 }
 
 impl<'a> View<'a> {
-    pub(super) fn new(manifest: &'a Manifest, policy: &'a Policy, stream: Stream) -> Self {
+    pub(super) fn new(manifest: &'a Manifest, policy: &'a Policy, keys: &'a PseudonymKeys, stream: Stream) -> Self {
         let mut definitions = Definitions::default();
         if let Some(table) = manifest.tables.get(&stream) {
             definitions.hold(stream, &table.schema);
         }
         let policies = &manifest.policies;
-        let pseudonyms = manifest.pseudonym_version();
-        Self { stream, policy, policies, definitions, pseudonyms, changes: HashMap::new(), seen: Vec::new() }
+        Self { stream, policy, keys, policies, definitions, changes: HashMap::new(), seen: Vec::new() }
     }
 
     /// Looks at a file; nothing is to be said of one that the present policy made.
@@ -227,7 +227,7 @@ impl<'a> View<'a> {
     }
 
     fn look(&mut self, file: &DataFile) -> Result<Stand> {
-        let restatement = self.policy.restate(self.stream, &self.definitions, &file.schema)?;
+        let restatement = self.policy.restate(self.stream, &self.definitions, &file.schema, self.keys)?;
         let mut forbidden = Vec::new();
         let mut lacking = BTreeSet::new();
         let mut emptied = HashSet::new();
@@ -262,9 +262,9 @@ impl<'a> View<'a> {
         let is_whole = is_known && lacking.is_empty();
         let policy =
             if is_whole { Arc::clone(self.policy.digest()) } else { joined(&file.policy, self.policy.digest()) };
-        let schema = restated_schema(&file.schema, restatement.schema(), &emptied);
+        let schema = marked(restatement.schema(), &emptied);
         let by = Arc::new(By { restatement, stored: Arc::clone(&file.schema) });
-        Ok(Stand { forbidden, lacking, restated: Restated { by, schema, policy, pseudonyms: self.pseudonyms } })
+        Ok(Stand { forbidden, lacking, restated: Restated { by, schema, policy, pseudonyms: self.keys.version() } })
     }
 
     /// Returns the custom rules of the table that were widened since a policy; nothing when its rules are not known.
@@ -289,28 +289,20 @@ fn joined(before: &str, now: &str) -> Arc<str> {
     digests.join("+").into()
 }
 
-/// Describes stored columns as they are after a restatement: the method and the class are the policy's, what was noted of
-/// their source stays.
-fn restated_schema(stored: &Schema, restated: &Schema, emptied: &HashSet<String>) -> SchemaRef {
+/// Marks the columns whose values were emptied.
+fn marked(restated: &SchemaRef, emptied: &HashSet<String>) -> SchemaRef {
+    if emptied.is_empty() {
+        return Arc::clone(restated);
+    }
     let fields = restated.fields().iter().map(|field| {
-        let Ok(before) = stored.field_with_name(field.name()) else { return Arc::clone(field) };
-        Arc::new(described(before, field, emptied.contains(field.name())))
+        if !emptied.contains(field.name()) {
+            return Arc::clone(field);
+        }
+        let mut metadata = field.metadata().clone();
+        metadata.insert(EMPTIED.to_owned(), "true".to_owned());
+        Arc::new(field.as_ref().clone().with_metadata(metadata))
     });
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
-}
-
-/// Describes a column by the method and the class that it has after a restatement.
-pub(super) fn described(before: &Field, after: &Field, is_emptied: bool) -> Field {
-    let mut metadata = before.metadata().clone();
-    for key in ["method", "class"] {
-        if let Some(value) = after.metadata().get(key) {
-            metadata.insert(key.to_owned(), value.clone());
-        }
-    }
-    if is_emptied {
-        metadata.insert(EMPTIED.to_owned(), "true".to_owned());
-    }
-    before.clone().with_metadata(metadata)
 }
 
 /// A restatement, by the names of the columns that it was made for.

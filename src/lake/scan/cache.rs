@@ -2,7 +2,8 @@
 //!
 //! DataFusion's own cache is off for encrypted files, so that each query would decrypt each footer anew. This one belongs
 //! to one open lake: decrypted metadata hold statistics and what opens the pages, so they are never shared with a session
-//! of other keys, and never global.
+//! of other keys, and never global. Those of a file with restricted columns are known by the restricted ring, too, by which
+//! they were opened, or by its absence: whoever hands one cache to sessions of different rights shares nothing by it.
 //!
 //! Beside them stand the headers of the files' indexes, of files that were written and of files that were asked. A first
 //! extract of millions of tickets asks of every file whether it holds the ids at hand, and the headers answer nearly always
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use parquet::file::metadata::ParquetMetaData;
 
+use crate::keys::KeyRing;
 use crate::lake::index::Header;
 use crate::lake::manifest::DataFile;
 
@@ -24,8 +26,8 @@ const DEFAULT_BYTES: usize = 64 << 20;
 /// Headers of the indexes of 8 million rows.
 const INDEX_BYTES: usize = 32 << 20;
 
-/// A file's path and pin.
-type Identity = (String, [u8; 32]);
+/// A file's path and pin, and the version of the restricted ring that opened its restricted columns.
+type Identity = (String, [u8; 32], Option<u32>);
 
 /// A cache of decrypted metadata, bounded in memory, oldest entries first to go. Cheap to clone.
 #[derive(Clone)]
@@ -51,12 +53,12 @@ impl<T> Entries<T> {
         Mutex::new(Self { capacity_bytes, by_identity: HashMap::new(), by_age: VecDeque::new(), bytes: 0 })
     }
 
-    fn get(&self, file: &DataFile) -> Option<Arc<T>> {
-        self.by_identity.get(&identity(file)).map(|(entry, _)| Arc::clone(entry))
+    fn get(&self, identity: &Identity) -> Option<Arc<T>> {
+        self.by_identity.get(identity).map(|(entry, _)| Arc::clone(entry))
     }
 
-    fn insert(&mut self, file: &DataFile, entry: &Arc<T>, size: usize) {
-        if size > self.capacity_bytes || self.by_identity.contains_key(&identity(file)) {
+    fn insert(&mut self, identity: Identity, entry: &Arc<T>, size: usize) {
+        if size > self.capacity_bytes || self.by_identity.contains_key(&identity) {
             return;
         }
         while self.bytes + size > self.capacity_bytes {
@@ -66,8 +68,8 @@ impl<T> Entries<T> {
             }
         }
         self.bytes += size;
-        self.by_age.push_back(identity(file));
-        self.by_identity.insert(identity(file), (Arc::clone(entry), size));
+        self.by_age.push_back(identity.clone());
+        self.by_identity.insert(identity, (Arc::clone(entry), size));
     }
 }
 
@@ -88,25 +90,25 @@ impl MetadataCache {
         (self.0.hits.load(Ordering::Relaxed), self.0.misses.load(Ordering::Relaxed))
     }
 
-    pub(super) fn get(&self, file: &DataFile) -> Option<Arc<ParquetMetaData>> {
-        let found = lock(&self.0.metadata).get(file);
+    pub(super) fn get(&self, file: &DataFile, ring: &KeyRing) -> Option<Arc<ParquetMetaData>> {
+        let found = lock(&self.0.metadata).get(&identity(file, Some(ring)));
         let counter = if found.is_some() { &self.0.hits } else { &self.0.misses };
         counter.fetch_add(1, Ordering::Relaxed);
         found
     }
 
-    pub(super) fn insert(&self, file: &DataFile, metadata: &Arc<ParquetMetaData>) {
-        lock(&self.0.metadata).insert(file, metadata, metadata.memory_size());
+    pub(super) fn insert(&self, file: &DataFile, ring: &KeyRing, metadata: &Arc<ParquetMetaData>) {
+        lock(&self.0.metadata).insert(identity(file, Some(ring)), metadata, metadata.memory_size());
     }
 
     /// Returns the header of a file's index.
     pub(in crate::lake) fn index(&self, file: &DataFile) -> Option<Arc<Header>> {
-        lock(&self.0.indexes).get(file)
+        lock(&self.0.indexes).get(&identity(file, None))
     }
 
     /// Keeps the header of a file's index.
     pub(in crate::lake) fn insert_index(&self, file: &DataFile, header: &Arc<Header>) {
-        lock(&self.0.indexes).insert(file, header, header.memory_bytes());
+        lock(&self.0.indexes).insert(identity(file, None), header, header.memory_bytes());
     }
 }
 
@@ -114,8 +116,9 @@ fn lock<T>(entries: &Mutex<Entries<T>>) -> MutexGuard<'_, Entries<T>> {
     entries.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn identity(file: &DataFile) -> Identity {
-    (file.path.clone(), file.pin)
+fn identity(file: &DataFile, ring: Option<&KeyRing>) -> Identity {
+    let restricted = ring.filter(|_| file.restricted_key.is_some()).and_then(KeyRing::restricted);
+    (file.path.clone(), file.pin, restricted.map(KeyRing::version))
 }
 
 impl Default for MetadataCache {
@@ -144,11 +147,11 @@ mod tests {
         let files: Vec<DataFile> =
             (0..6).map(|number| DataFile { path: format!("{number}"), ..DataFile::default() }).collect();
         for (file, size) in files.iter().zip([4, 4, 3, 3, 11, 4]) {
-            lock(&entries).insert(file, &Arc::new(file.path.clone()), size);
+            lock(&entries).insert(identity(file, None), &Arc::new(file.path.clone()), size);
         }
-        let held: Vec<bool> = files.iter().map(|file| lock(&entries).get(file).is_some()).collect();
+        let held: Vec<bool> = files.iter().map(|file| lock(&entries).get(&identity(file, None)).is_some()).collect();
         assert_eq!((held, lock(&entries).bytes), (vec![false, false, true, true, false, true], 10));
         let other = DataFile { pin: [1; 32], ..files[5].clone() };
-        assert!(lock(&entries).get(&other).is_none(), "a file is known by its pin, too");
+        assert!(lock(&entries).get(&identity(&other, None)).is_none(), "a file is known by its pin, too");
     }
 }

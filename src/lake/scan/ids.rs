@@ -15,8 +15,9 @@ use parquet::arrow::async_reader::{ParquetRecordBatchStream, ParquetRecordBatchS
 use roaring::RoaringBitmap;
 
 use crate::error::{Error, Result};
-use crate::keys::KeyRing;
+use crate::keys::{KeyRing, Right};
 use crate::lake::manifest::DataFile;
+use crate::lake::restricted;
 use crate::lake::scan::MetadataCache;
 use crate::lake::scan::find::located;
 use crate::lake::scan::reader::{Access, PinnedReader};
@@ -37,6 +38,11 @@ pub struct FileIds {
 
 impl FileIds {
     /// Opens a file; `second` is the other column, which a file may lack.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`find_keys`](crate::lake::scan::find_keys), and [`Denied`](crate::error::ErrorKind::Denied) for a `second` that
+    /// is restricted where the ring does not have its key.
     pub async fn open(
         store: &Arc<dyn ObjectStore>,
         cache: &MetadataCache,
@@ -45,6 +51,13 @@ impl FileIds {
         (key_column, second): (&str, Option<&str>),
         excluded: RoaringBitmap,
     ) -> Result<Self> {
+        let second = match (&file.restricted_key, second) {
+            (Some(key), Some(name)) if restricted::columns(&file.schema).any(|column| column == name) => {
+                restricted::check_rewritable(ring, file)?;
+                (ring.right(key) != Right::Destroyed).then_some(name)
+            }
+            _ => second,
+        };
         let access = Access { store: Arc::clone(store), ring: ring.clone(), cache: cache.clone() };
         let reader = PinnedReader::new(access, Arc::clone(file));
         let failed = |cause| located(cause, file);

@@ -65,7 +65,7 @@ impl<'a> Object<'a> {
 impl Access {
     /// Returns the metadata of a file, from the cache or from the file's tail.
     pub(super) async fn metadata(&self, file: &DataFile) -> Result<Arc<ParquetMetaData>> {
-        if let Some(metadata) = self.cache.get(file) {
+        if let Some(metadata) = self.cache.get(file, &self.ring) {
             return Ok(metadata);
         }
         let start = file.bytes.checked_sub(file.tail_bytes).ok_or_else(|| {
@@ -74,7 +74,7 @@ impl Access {
         let object = Object::data_file(file);
         let tail = self.ranges(object, std::slice::from_ref(&(start..file.bytes))).await?.pop().unwrap_or_default();
         let metadata = open_tail(file, &tail, &self.ring)?;
-        self.cache.insert(file, &metadata);
+        self.cache.insert(file, &self.ring, &metadata);
         Ok(metadata)
     }
 

@@ -18,9 +18,10 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 
 use crate::error::{Error, Result};
-use crate::keys::KeyRing;
+use crate::keys::{KeyRing, Right};
 use crate::lake::file::open_tail;
 use crate::lake::manifest::DataFile;
+use crate::lake::restricted;
 use crate::lake::scan::MetadataCache;
 use crate::lake::scan::find::{Columns, REV, UPDATED_AT, damaged, located, value};
 use crate::lake::scan::reader::{Access, Object, check_chunks};
@@ -32,6 +33,7 @@ const BATCH_ROWS: usize = 8_192;
 /// A data file in memory, encrypted.
 pub(in crate::lake) struct WholeFile {
     file: Arc<DataFile>,
+    ring: KeyRing,
     bytes: Bytes,
     reader: ArrowReaderMetadata,
 }
@@ -59,7 +61,8 @@ impl WholeFile {
         let metadata = open_tail(file, &bytes.slice(tail..), ring)?;
         check_chunks(file, &metadata, &range, &bytes)?;
         let reader = ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new());
-        Ok(Self { file: Arc::clone(file), bytes, reader: reader.map_err(|cause| located(cause, file))? })
+        let reader = reader.map_err(|cause| located(cause, file))?;
+        Ok(Self { file: Arc::clone(file), ring: ring.clone(), bytes, reader })
     }
 
     /// Returns the entry by which it was read.
@@ -86,10 +89,24 @@ impl WholeFile {
         if keys.len() == self.rows() { Ok(keys) } else { Err(damaged(&self.file.path)) }
     }
 
-    /// Decodes rows (ascending) of a column; `None` where the file lacks it, or its statistics say that it holds nothing.
+    /// Decodes rows (ascending) of a column; `None` where the file lacks it, its statistics say that it holds nothing, or the
+    /// key of its restricted columns was destroyed.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`](crate::error::ErrorKind::Denied) for a restricted column whose key the ring does not have: a caller that took
+    /// its values for null would lose them.
     pub(in crate::lake) fn column(&self, name: &str, rows: &[u32]) -> Result<Option<ArrayRef>> {
         let Some((first, last)) = rows.first().zip(rows.last()) else { return Ok(None) };
         let Ok(root) = self.reader.schema().index_of(name) else { return Ok(None) };
+        if let Some(key) = &self.file.restricted_key
+            && restricted::columns(&self.file.schema).any(|column| column == name)
+        {
+            restricted::check_rewritable(&self.ring, &self.file)?;
+            if self.ring.right(key) == Right::Destroyed {
+                return Ok(None);
+            }
+        }
         let mut groups = Vec::new();
         let mut offset = None;
         let mut held = 0;

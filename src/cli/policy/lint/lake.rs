@@ -1,7 +1,5 @@
 //! What differs between the rules and what the lake holds.
 
-use std::collections::BTreeMap;
-
 use super::rules::{finding, is_known, shipped_paths};
 use super::{Finding, Severity};
 use crate::cli::policy::find::{Rule, attribute_of, covering};
@@ -9,7 +7,9 @@ use crate::cli::policy::{Ground, words};
 use crate::cli::{Context, grouped};
 use crate::config::Config;
 use crate::error::Result;
-use crate::lake::manifest::TableState;
+use crate::lake::Lake;
+use crate::lake::manifest::Manifest;
+use crate::policy::{Direction, RuleChange, Rules, compare};
 use crate::query::{Arguments as Bound, QueryFile, Session};
 use crate::schema::{Class, Column, TableSchema};
 
@@ -36,9 +36,10 @@ pub(super) async fn check(context: &Context, config: &Config, ground: &Ground) -
             }
             findings.push(unknown(ground, table, column, held.is_some_and(|held| !held.files.is_empty())));
         }
-        if let Some(held) = held {
-            findings.extend(against(ground, table, held)?);
-        }
+    }
+    if let Some((lake, manifest)) = &ground.lake {
+        findings.extend(widened(ground, manifest));
+        findings.extend(still_stored(ground, lake, manifest)?);
     }
     Ok(findings)
 }
@@ -90,77 +91,115 @@ fn unknown(ground: &Ground, table: &TableSchema, column: &Column, has_rows: bool
     finding(&Rule::of_column(table, column), severity, "unknown-field", message, hint)
 }
 
-/// Compares the columns that would be stored now with those of the lake.
-fn against(ground: &Ground, table: &TableSchema, held: &TableState) -> Result<Vec<Finding>> {
-    if held.files.is_empty() {
-        return Ok(Vec::new());
-    }
+/// Compares the rules with those that the lake was last written under: what would be stored that was not.
+fn widened(ground: &Ground, manifest: &Manifest) -> Vec<Finding> {
+    let before = manifest.policy.as_deref().and_then(|digest| manifest.policies.get(digest));
+    let Some(before) = before else { return Vec::new() };
+    let now = ground.policy.rules();
     let mut findings = Vec::new();
-    let stored = ground.stored(table.stream)?;
-    for field in stored.fields() {
-        let method = field.metadata().get("method").map_or("", String::as_str);
-        let class = field.metadata().get("class").map_or("", String::as_str);
-        let rule = rule_of(table, field.name(), field.metadata().get("path").map_or("", String::as_str));
-        match held.schema.field_with_name(field.name()) {
-            Err(_) => {
-                let is_about_people = [Class::Personal, Class::Content].iter().any(|known| known.name() == class);
-                let (severity, name) =
-                    if is_about_people { (Severity::Warning, "widening") } else { (Severity::Note, "new-column") };
-                findings.push(finding(
-                    &rule,
-                    severity,
-                    name,
-                    format!("{class} column `{}` is new: the lake does not have it", field.name()),
-                    "records that change get it from the next run on; `counterfoil extract --full` fills it for all"
-                        .to_owned(),
-                ));
-            }
-            Ok(known) => {
-                let before = known.metadata().get("method").map_or("", String::as_str);
-                if before != method && method == "keep" {
-                    findings.push(finding(
-                        &rule,
-                        Severity::Warning,
-                        "widening",
-                        format!("column `{}` is stored as it is from now on; the lake holds it through {before}", field.name()),
-                        "what is stored stays as it is until `counterfoil extract --full`; write the method again if that is \
-                         not meant"
-                            .to_owned(),
-                    ));
-                }
-            }
+    for stream in ground.schemas.streams() {
+        let Some(table) = ground.schemas.table(stream) else { continue };
+        if before.table(stream.table()).is_none() {
+            findings.push(finding(
+                &top(table),
+                Severity::Note,
+                "new-column",
+                format!("table `{stream}` is new: the lake was last written without it"),
+                "the next run extracts it from the beginning".to_owned(),
+            ));
+            continue;
         }
+        let changes = compare(before, now);
+        let changes = changes.iter().filter(|change| change.table == stream.table() && change.is_widening());
+        findings.extend(changes.map(|change| widening(table, change, now)));
     }
-    // By column: files and rows that hold it in a form that is not allowed any more.
-    let mut forbidden: BTreeMap<(String, String, String), (u64, u64)> = BTreeMap::new();
-    for file in &held.files {
-        for field in file.schema.fields() {
-            let before = field.metadata().get("method").cloned().unwrap_or_default();
-            let now = stored.field_with_name(field.name()).ok();
-            let now = now.and_then(|now| now.metadata().get("method")).map_or("drop", String::as_str);
-            if now != before && (now == "drop" || before == "keep") {
-                let path = field.metadata().get("path").cloned().unwrap_or_default();
-                let (files, rows) = forbidden.entry((field.name().clone(), path, now.to_owned())).or_default();
-                *files += 1;
-                *rows += file.rows;
-            }
+    findings
+}
+
+/// Tells of one rule that lets more be stored.
+fn widening(table: &TableSchema, change: &RuleChange, now: &Rules) -> Finding {
+    let rules = now.table(&change.table);
+    let class = rules.and_then(|rules| {
+        let column = rules.columns.iter().find(|column| !change.is_custom && column.name == change.rule);
+        let custom = rules.custom.iter().find(|custom| change.is_custom && custom.pattern == change.rule);
+        column.map(|column| column.class.as_str()).or_else(|| custom.map(|custom| custom.class.as_str()))
+    });
+    let class = class.unwrap_or(Class::Internal.name());
+    let is_about_people = [Class::Personal, Class::Content].iter().any(|known| known.name() == class);
+    let what = if change.is_custom { "rule" } else { "column" };
+    let method = |method: &Option<String>| words::method(method.as_deref().unwrap_or("drop"));
+    if change.direction == Direction::Added {
+        let (severity, name) =
+            if is_about_people { (Severity::Warning, "widening") } else { (Severity::Note, "new-column") };
+        return finding(
+            &place(table, change),
+            severity,
+            name,
+            format!("{class} {what} `{}` is new: the lake was last written without it", change.rule),
+            "records that change get it from the next run on; `counterfoil extract --full` fills it for all".to_owned(),
+        );
+    }
+    finding(
+        &place(table, change),
+        Severity::Warning,
+        "widening",
+        format!(
+            "{what} `{}` lets more be stored than the policy that the lake was last written under: {}; before: {}",
+            change.rule,
+            method(&change.to),
+            method(&change.from)
+        ),
+        "what is stored stays as it is until `counterfoil extract --full`; write the former method again if that is not meant"
+            .to_owned(),
+    )
+}
+
+/// Names the columns of which files hold what the rules forbid now.
+fn still_stored(ground: &Ground, lake: &Lake, manifest: &Manifest) -> Result<Vec<Finding>> {
+    let survey = lake.survey(manifest, &ground.policy)?;
+    let mut findings = Vec::new();
+    for found in &survey.tables {
+        let Some(stream) = ground.schemas.streams().find(|stream| stream.table() == found.table) else { continue };
+        let (Some(table), Some(held)) = (ground.schemas.table(stream), manifest.tables.get(&stream)) else { continue };
+        for column in &found.columns {
+            let field = held.schema.field_with_name(&column.column).ok();
+            let path = field.and_then(|field| field.metadata().get("path")).map_or("", String::as_str);
+            findings.push(finding(
+                &rule_of(table, &column.column, path),
+                Severity::Warning,
+                "still-stored",
+                format!(
+                    "{} files still hold column `{}` as the rules do not allow it any more",
+                    grouped(column.files),
+                    column.column
+                ),
+                format!(
+                    "`counterfoil lake compact --apply-policy` rewrites them; the column: {}",
+                    match column.becomes.as_str() {
+                        "removed" => "removed".to_owned(),
+                        "emptied" => "emptied, until `counterfoil extract --full` fills it again".to_owned(),
+                        method => words::method(method),
+                    }
+                ),
+            ));
         }
-    }
-    for ((name, path, now), (files, rows)) in forbidden {
-        findings.push(finding(
-            &rule_of(table, &name, &path),
-            Severity::Warning,
-            "still-stored",
-            format!(
-                "{} files of {} rows still hold column `{name}` as it was; now: {}",
-                grouped(files),
-                grouped(rows),
-                words::method(&now)
-            ),
-            "`counterfoil lake compact --apply-policy` rewrites them".to_owned(),
-        ));
     }
     Ok(findings)
+}
+
+/// Finds the rule that a change is about.
+fn place(table: &TableSchema, change: &RuleChange) -> Rule {
+    if change.is_custom {
+        let rule = table.custom.iter().find(|rule| rule.pattern == change.rule);
+        let rule = rule.or_else(|| covering(table, &change.rule).first().copied());
+        return rule.map_or_else(|| top(table), |rule| Rule::of_custom(table, rule));
+    }
+    rule_of(table, &change.rule, "")
+}
+
+/// The first line of a table's file, for what no rule stands for any more.
+fn top(table: &TableSchema) -> Rule {
+    Rule { file: table.file.clone(), line: 1, kind: "column", name: table.stream.table().to_owned() }
 }
 
 /// Finds the rule behind a column, or the top of the file where none is left.
@@ -170,6 +209,6 @@ fn rule_of(table: &TableSchema, name: &str, path: &str) -> Rule {
     }
     match attribute_of(path).and_then(|attribute| covering(table, attribute).first().copied()) {
         Some(rule) => Rule::of_custom(table, rule),
-        None => Rule { file: table.file.clone(), line: 1, kind: "column", name: name.to_owned() },
+        None => top(table),
     }
 }

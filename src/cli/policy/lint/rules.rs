@@ -1,11 +1,18 @@
 //! What can be said of the rules by reading them, beside the shipped ones and the names that the lake knows.
 
+use regex::Regex;
+
 use super::{Finding, Severity};
 use crate::cli::policy::Ground;
 use crate::cli::policy::find::{Rule, attribute_of, column_of_attribute, covering};
 use crate::error::Result;
 use crate::model::Stream;
-use crate::schema::{BUILTIN, Class, Column, ColumnType, CustomRule, OPTIONAL, Schemas, TableSchema};
+use crate::schema::{
+    Argument, BUILTIN, Class, Column, ColumnType, CustomRule, MethodText, OPTIONAL, Pattern, Schemas, TableSchema,
+};
+
+/// Ids as they stand in records and texts: of tickets, and of what other systems make.
+const IDS: [&str; 3] = ["58228e05d4e96711004eccb7", "5f3a1c9be4b0a72d9c1e8f60", "0198d2a0-6c1e-7000-8000-00000000a001"];
 
 /// Columns by which a newer revision supersedes an older one; nothing but `keep` is allowed there.
 const REPLICATION: [&str; 3] = ["updated_at", "rev", "deleted"];
@@ -15,7 +22,7 @@ pub(super) fn check(ground: &Ground) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for stream in ground.schemas.streams() {
         let Some(table) = ground.schemas.table(stream) else { continue };
-        let checked = Table { ground, table, shipped: shipped.table(stream).map(AsRef::as_ref) };
+        let checked = Table { ground, declared: table, shipped: shipped.table(stream).map(AsRef::as_ref) };
         for column in &table.columns {
             findings.extend(checked.kept(column));
             findings.extend(checked.joins(column));
@@ -26,13 +33,14 @@ pub(super) fn check(ground: &Ground) -> Result<Vec<Finding>> {
             findings.extend(checked.keys(rule));
             findings.extend(checked.unused(rule));
         }
+        findings.extend(table.patterns.iter().filter_map(|pattern| checked.ids(pattern)));
     }
     Ok(findings)
 }
 
 struct Table<'a> {
     ground: &'a Ground,
-    table: &'a TableSchema,
+    declared: &'a TableSchema,
     shipped: Option<&'a TableSchema>,
 }
 
@@ -43,7 +51,7 @@ pub(super) fn finding(rule: &Rule, severity: Severity, name: &'static str, messa
 
 impl Table<'_> {
     fn stream(&self) -> Stream {
-        self.table.stream
+        self.declared.stream
     }
 
     fn kept(&self, column: &Column) -> Option<Finding> {
@@ -57,7 +65,7 @@ impl Table<'_> {
         let shipped = self.shipped.and_then(|shipped| shipped.columns.iter().find(is_same));
         let severity = if shipped.is_some() { Severity::Note } else { Severity::Warning };
         Some(finding(
-            &Rule::of_column(self.table, column),
+            &Rule::of_column(self.declared, column),
             severity,
             "kept",
             format!("{} column `{}` is stored as it is", column.class.name(), column.name),
@@ -71,7 +79,7 @@ impl Table<'_> {
     fn kept_custom(&self, rule: &CustomRule) -> Option<Finding> {
         (rule.method.name == "keep" && rule.class >= Class::Personal).then(|| {
             finding(
-                &Rule::of_custom(self.table, rule),
+                &Rule::of_custom(self.declared, rule),
                 Severity::Warning,
                 "kept",
                 format!("{} attributes of `{}` are stored as they are", rule.class.name(), rule.pattern),
@@ -80,46 +88,58 @@ impl Table<'_> {
         })
     }
 
-    /// Finds the rules that this one decides before.
+    /// Tells whether the shipped declarations have a rule as it is.
+    fn is_shipped(&self, rule: &CustomRule) -> bool {
+        let is_same = |known: &CustomRule| {
+            known.pattern == rule.pattern && known.class == rule.class && known.method == rule.method
+        };
+        self.shipped.is_some_and(|shipped| shipped.custom.iter().any(is_same))
+    }
+
+    /// Finds the rules behind this one that may cover the same attribute.
     fn overlaps(&self, place: usize, rule: &CustomRule) -> Vec<Finding> {
-        let others = self.table.custom.iter().enumerate().filter(|(other, _)| *other > place);
-        let differ = others.filter(|(_, other)| other.method != rule.method || other.class != rule.class);
-        let both = differ.filter_map(|(_, other)| Some((other, shared(rule, other)?)));
-        both.map(|(other, example)| {
-            let known = self.ground.attributes(self.stream());
-            let example = known.into_iter().find(|name| rule.covers(name) && other.covers(name)).unwrap_or(example);
-            let wins = covering(self.table, &example).first().map_or("", |first| first.pattern.as_str()).to_owned();
-            let (winner, loser) = if wins == other.pattern { (other, rule) } else { (rule, other) };
-            finding(
-                &Rule::of_custom(self.table, loser),
+        let known = self.ground.attributes(self.stream());
+        let mut findings = Vec::new();
+        for other in self.declared.custom.iter().skip(place + 1) {
+            let is_own = !(self.is_shipped(rule) && self.is_shipped(other));
+            let differs = other.method != rule.method || other.class != rule.class;
+            let Some(example) = shared(rule, other).filter(|_| is_own && differs) else { continue };
+            let example = known.iter().find(|name| rule.covers(name) && other.covers(name)).unwrap_or(&example);
+            // What of the two goes first, whatever a third one may say.
+            let of_two = |of: &CustomRule| of.pattern == rule.pattern || of.pattern == other.pattern;
+            let order: Vec<&CustomRule> =
+                covering(self.declared, example).into_iter().filter(|of| of_two(of)).collect();
+            let [winner, loser] = order.as_slice() else { continue };
+            findings.push(finding(
+                &Rule::of_custom(self.declared, loser),
                 Severity::Note,
                 "overlap",
                 format!("`{}` and `{}` both cover `{example}`", loser.pattern, winner.pattern),
                 format!(
-                    "`{}` (line {}) decides: a rule by name before a pattern, a longer pattern before a shorter one, then the \
+                    "`{}` (line {}) goes first: a rule by name before a pattern, a longer pattern before a shorter one, then the \
                      first in the file",
                     winner.pattern, winner.line
                 ),
-            )
-        })
-        .collect()
+            ));
+        }
+        findings
     }
 
     /// Finds a pattern that takes from ids what joins need.
     fn keys(&self, rule: &CustomRule) -> Option<Finding> {
-        if rule.is_by_name() || !breaks_joins(&rule.method.name, rule.method.arguments.contains_key("domain")) {
+        if rule.is_by_name() || !breaks_joins(&rule.method) {
             return None;
         }
         let is_id = |name: &str| name.ends_with("Id") || name.ends_with("Ids");
         let decides = |name: &str| {
-            let is_declared = column_of_attribute(self.table, name).is_some();
-            !is_declared && covering(self.table, name).first().is_some_and(|first| first.pattern == rule.pattern)
+            let is_declared = column_of_attribute(self.declared, name).is_some();
+            !is_declared && covering(self.declared, name).first().is_some_and(|first| first.pattern == rule.pattern)
         };
         let known = self.ground.attributes(self.stream());
         let id = known.into_iter().find(|name| is_id(name) && decides(name));
         let id = id.or_else(|| Some("orderId".to_owned()).filter(|name| decides(name)))?;
         Some(finding(
-            &Rule::of_custom(self.table, rule),
+            &Rule::of_custom(self.declared, rule),
             Severity::Warning,
             "keys",
             format!(
@@ -131,6 +151,21 @@ impl Table<'_> {
         ))
     }
 
+    /// Finds a pattern for `scrub` that takes ids for what it looks for.
+    fn ids(&self, pattern: &Pattern) -> Option<Finding> {
+        let matcher = Regex::new(&pattern.regex).ok()?;
+        let id = IDS.into_iter().find(|id| matcher.is_match(id))?;
+        let rule =
+            Rule { file: self.declared.file.clone(), line: pattern.line, kind: "pattern", name: pattern.name.clone() };
+        Some(finding(
+            &rule,
+            Severity::Warning,
+            "keys",
+            format!("pattern `{}` for scrub matches ids of records such as `{id}`", pattern.name),
+            "make it narrower, with `\\b` at both ends or a longer fixed part: ids in a text are what it is looked up by".to_owned(),
+        ))
+    }
+
     /// Finds a column of ids that joins with nothing any more.
     fn joins(&self, column: &Column) -> Option<Finding> {
         let is_id = column.name.ends_with("_id") || column.name.ends_with("_ids");
@@ -138,10 +173,9 @@ impl Table<'_> {
             let known = Stream::ALL.map(Stream::key_column);
             known.iter().any(|key| column.name.strip_suffix('s').unwrap_or(&column.name).ends_with(key))
         };
-        let breaks = breaks_joins(&column.method.name, column.method.arguments.contains_key("domain"));
-        (is_id && is_own && breaks).then(|| {
+        (is_id && is_own && breaks_joins(&column.method)).then(|| {
             finding(
-                &Rule::of_column(self.table, column),
+                &Rule::of_column(self.declared, column),
                 Severity::Warning,
                 "keys",
                 format!(
@@ -154,9 +188,10 @@ impl Table<'_> {
     }
 
     fn unused(&self, rule: &CustomRule) -> Option<Finding> {
-        let place = Rule::of_custom(self.table, rule);
-        if let Some(column) =
-            Some(rule).filter(|rule| rule.is_by_name()).and_then(|rule| column_of_attribute(self.table, &rule.pattern))
+        let place = Rule::of_custom(self.declared, rule);
+        if let Some(column) = Some(rule)
+            .filter(|rule| rule.is_by_name())
+            .and_then(|rule| column_of_attribute(self.declared, &rule.pattern))
         {
             return Some(finding(
                 &place,
@@ -167,14 +202,11 @@ impl Table<'_> {
             ));
         }
         let known = self.ground.attributes(self.stream());
-        if known.is_empty() || known.iter().any(|name| rule.covers(name)) {
+        // The shipped rules are there for what an organisation may define.
+        if known.is_empty() || known.iter().any(|name| rule.covers(name)) || self.is_shipped(rule) {
             return None;
         }
         if !rule.is_by_name() {
-            // The shipped patterns are there for what an organisation may define.
-            if self.shipped.is_some_and(|shipped| shipped.custom.iter().any(|known| known.pattern == rule.pattern)) {
-                return None;
-            }
             return Some(finding(
                 &place,
                 Severity::Note,
@@ -198,10 +230,14 @@ impl Table<'_> {
 }
 
 /// Tells whether ids are no more than marks after a method: equal ones of two tables do not stay equal.
-fn breaks_joins(method: &str, has_domain: bool) -> bool {
-    match method {
+fn breaks_joins(method: &MethodText) -> bool {
+    let name = match method.arguments.get("after") {
+        Some(Argument::One(after)) if method.name == "restrict" => after,
+        _ => &method.name,
+    };
+    match name.as_str() {
         "mask" | "truncate" | "scrub" => true,
-        "pseudonymize" => !has_domain,
+        "pseudonymize" => !method.arguments.contains_key("domain"),
         _ => false,
     }
 }
@@ -234,7 +270,6 @@ pub(super) fn is_known(path: &str, known: &[(String, ColumnType)]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::MethodText;
 
     fn rule(pattern: &str) -> CustomRule {
         CustomRule {
