@@ -27,6 +27,7 @@
 )]
 #![expect(clippy::disallowed_methods, reason = "a bench measures the machine's time")]
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -226,10 +227,11 @@ fn columns_of(decoder: &Decoder) -> Vec<(String, DataType)> {
 fn alone(schema: &Schema) -> String {
     let mut text = String::from("stream = \"tickets\"\n");
     let mut column = |name: &str, path: &str, column_type: &str, method: &str| {
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             "[[column]]\nname = \"{name}\"\npath = \"{path}\"\ntype = \"{column_type}\"\nclass = \"internal\"\n\
              method = \"{method}\"\ndescription = \"A column.\"\n"
-        ));
+        );
     };
     for field in schema.fields() {
         let column_type = match field.data_type() {
@@ -248,7 +250,7 @@ fn alone(schema: &Schema) -> String {
         column(&dropped.name, &dropped.path.join("."), "any", "drop");
     }
     for pattern in ["*Url", "*Txt"] {
-        text.push_str(&format!("[[custom]]\npattern = \"{pattern}\"\nclass = \"personal\"\nmethod = \"drop\"\n"));
+        let _ = write!(text, "[[custom]]\npattern = \"{pattern}\"\nclass = \"personal\"\nmethod = \"drop\"\n");
     }
     text
 }

@@ -329,7 +329,6 @@ struct Run<'a> {
     caps: Caps,
     /// Whose records come, where the token tells.
     organisation: Option<ObjectId>,
-    /// Makes the pseudonyms of the version that was in force when the run began.
     pseudonyms: Option<PseudonymKeys>,
 }
 

@@ -17,6 +17,11 @@
 //! [[custom]]
 //! pattern = "*Num"                         # one attribute by name, or one `*` at the start or the end
 //! class = "internal"
+//!
+//! [[pattern]]                              # part of every `scrub` of the file
+//! name = "order"                           # stored as `[order]` in place of what matches
+//! regex = "ORD-[0-9]{6}"
+//! description = "Order number."
 //! ```
 //!
 //! A method is `keep` where nothing is written and the class is `public` or `internal`; for `personal` and `content` it

@@ -383,10 +383,13 @@ async fn rewrap_ring(
     endpoint: Option<&String>,
     dry_run: bool,
 ) -> Result<()> {
-    let (setting, present) = (series.setting(), match series {
-        Series::Main => config.root_key.as_str(),
-        Series::Restricted => config.restricted_key.as_deref().unwrap_or_default(),
-    });
+    let (setting, present) = (
+        series.setting(),
+        match series {
+            Series::Main => config.root_key.as_str(),
+            Series::Restricted => config.restricted_key.as_deref().unwrap_or_default(),
+        },
+    );
     let settings = KeySettings { endpoint: endpoint.or(config.keys.endpoint.as_ref()).cloned(), ..config.keys.clone() };
     let root = RootKey::configured(reference, &config.base, &settings)?;
     let lake = context.lake(config).await?;
@@ -477,9 +480,9 @@ async fn destroy(context: &Context, config: &Config, arguments: &Destroy) -> Res
         return print(&losses(&lake, id, &lake.protection().await?, &code).await?);
     }
     let refused = |message: &str| {
-        Error::config(message).with_context("key", id).with_context("ring version", ring.version()).with_hint(
-            format!("`counterfoil keys destroy {id} --dry-run` shows what would be lost, and the code for --confirm"),
-        )
+        Error::config(message).with_context("key", id).with_context("ring version", ring.version()).with_hint(format!(
+            "`counterfoil keys destroy {id} --dry-run` shows what would be lost, and the code for --confirm"
+        ))
     };
     match &arguments.confirm {
         None => return Err(refused("key is destroyed only after a dry run; nothing was changed")),

@@ -205,13 +205,7 @@ impl KeyRing {
     }
 
     /// Opens a ring of one of the two series.
-    async fn open_series(
-        series: Series,
-        lake_id: &str,
-        version: u32,
-        bytes: &[u8],
-        root: &RootKey,
-    ) -> Result<Self> {
+    async fn open_series(series: Series, lake_id: &str, version: u32, bytes: &[u8], root: &RootKey) -> Result<Self> {
         let named = |error: Error| error.with_context("lake", lake_id).with_context("ring version", version);
         let damaged = || {
             named(Error::data("key ring is damaged"))

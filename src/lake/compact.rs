@@ -225,7 +225,10 @@ fn leave_restricted(lake: &Inner, plan: &mut CompactPlan, round: usize) {
         is_rewritable
     });
     if left > 0 && round == 0 {
-        tracing::warn!(files = left, "files with restricted columns are not joined: this process does not have their key");
+        tracing::warn!(
+            files = left,
+            "files with restricted columns are not joined: this process does not have their key"
+        );
     }
 }
 

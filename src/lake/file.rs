@@ -219,16 +219,12 @@ fn column_keys(
     let failed = |cause: ParquetError| Error::internal("failed to give each column its key").with_source(cause);
     let metadata = ring.wrap_column_key(&file_key.key)?;
     let own = FileKey { key: file_key.key, metadata };
-    let mut builder = FileEncryptionProperties::builder(own.key.expose().to_vec())
-        .with_footer_key_metadata(file_key.metadata);
+    let mut builder =
+        FileEncryptionProperties::builder(own.key.expose().to_vec()).with_footer_key_metadata(file_key.metadata);
     for leaf in ArrowSchemaConverter::new().convert(schema).map_err(failed)?.columns() {
         let is_restricted = restricted::columns(schema).any(|column| is_of(leaf.path(), column));
         let FileKey { key, metadata } = if is_restricted { restricted_key } else { &own };
-        builder = builder.with_column_key_and_metadata(
-            &leaf.path().string(),
-            key.expose().to_vec(),
-            metadata.clone(),
-        );
+        builder = builder.with_column_key_and_metadata(&leaf.path().string(), key.expose().to_vec(), metadata.clone());
     }
     builder.build().map_err(failed)
 }

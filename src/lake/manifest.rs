@@ -421,7 +421,9 @@ impl Changes<'_> {
 
     fn settle_all(&mut self) {
         let streams: Vec<Stream> = self.gone.keys().copied().collect();
-        streams.into_iter().for_each(|stream| self.settle(stream));
+        for stream in streams {
+            self.settle(stream);
+        }
     }
 
     fn supersede(&mut self, stream: Stream, path: &str, rows: &RoaringBitmap) -> Result<()> {

@@ -225,13 +225,12 @@ async fn rewrite_edited(
     let reads = sources.iter().map(|source| WholeFile::fetch(&lake.store, &lake.ring, &source.file).boxed());
     let reads: Vec<_> = reads.collect();
     let held: Vec<WholeFile> = stream::iter(reads).buffered(READS).try_collect().await?;
-    let (schema, policy, pseudonyms) = match &edit.restated {
-        Some(restated) => (&restated.schema, &restated.policy, restated.pseudonyms),
+    let (schema, policy, pseudonyms) = if let Some(restated) = &edit.restated {
+        (&restated.schema, &restated.policy, restated.pseudonyms)
+    } else {
         // Only files without pseudonyms can be of several versions.
-        None => {
-            let newest = sources.iter().map(|source| source.file.pseudonyms).max();
-            (&last.file.schema, &last.file.policy, newest.unwrap_or(1))
-        }
+        let newest = sources.iter().map(|source| source.file.pseudonyms).max();
+        (&last.file.schema, &last.file.policy, newest.unwrap_or(1))
     };
     let policy = Arc::clone(policy);
     let (schema, plain_schema) = (Arc::clone(schema), without_metadata(schema));

@@ -79,7 +79,9 @@ impl Lake {
         if let Some(version) = self.restricted_version().await? {
             return Err(Error::config("the lake has a restricted key ring already; nothing was changed")
                 .with_context("version", version)
-                .with_hint("set `keys.restricted` to its root key; `counterfoil keys rotate --restricted` makes a new key"));
+                .with_hint(
+                    "set `keys.restricted` to its root key; `counterfoil keys rotate --restricted` makes a new key",
+                ));
         }
         put(&self.0, KeyRing::generate_restricted(&self.0.id, self.0.clock.now().as_millisecond())?, root).await
     }

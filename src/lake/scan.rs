@@ -396,9 +396,7 @@ impl Table {
                     chains.into_iter().map(|files| files.into_iter().map(|file| self.partitioned(file)).collect());
                 (groups.collect(), self.key_order())
             }
-            None => {
-                (spread(files.iter().map(|file| self.partitioned(file)).collect(), partitions), Vec::new())
-            }
+            None => (spread(files.iter().map(|file| self.partitioned(file)).collect(), partitions), Vec::new()),
         };
         let config = FileScanConfigBuilder::new(url, Arc::new(source))
             .with_file_groups(groups)

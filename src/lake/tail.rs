@@ -48,8 +48,10 @@ pub(super) fn key_id(path: &str, start: &[u8]) -> Result<String> {
 /// Those of [`file::open_tail`].
 pub(super) fn rewrapped(from: &DataFile, tail: &Bytes, ring: &KeyRing, to: &str) -> Result<Option<(Bytes, DataFile)>> {
     if from.restricted_key.is_some() {
-        return Err(Error::internal("keys of columns stand in the encrypted footer, so that the tail alone cannot be wrapped anew")
-            .with_context("file", &from.path));
+        return Err(Error::internal(
+            "keys of columns stand in the encrypted footer, so that the tail alone cannot be wrapped anew",
+        )
+        .with_context("file", &from.path));
     }
     // Whoever could change a tail could have a key of theirs wrapped: only the one that the manifest pins is.
     file::open_tail(from, tail, ring)?;

@@ -230,8 +230,7 @@ impl Lake {
                 unsound.insert(file.path.clone());
             }
             report.files += 1;
-            report.files_with_unchecked_columns +=
-                u64::from(!restricted::unreadable(&self.0.ring, &file).is_empty());
+            report.files_with_unchecked_columns += u64::from(!restricted::unreadable(&self.0.ring, &file).is_empty());
             report.rows += file.rows;
             report.bytes += file.bytes + file.index.map_or(0, |index| index.bytes);
             verified = Verified { files: report.files, bytes: report.bytes, ..verified };

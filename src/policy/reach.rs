@@ -4,7 +4,7 @@
 //! masked. Refused is what no record of the source can have, whatever it defines:
 //!
 //! * a path that does not begin with a key of a record, or goes on below a value that is never an object;
-//! * a value where a record always has an object (`attributes`, `relationships.customer.data`);
+//! * a value where a record always has an object (`attributes`, `relationships`);
 //! * an element of an array beyond the 256th, which the decoder does not count to;
 //! * a key inside a custom attribute whose suffix says that it is no object;
 //! * a custom rule by name for an attribute that a column reads.
@@ -12,7 +12,7 @@
 //! A pattern over custom attributes is never shadowed by other rules: what goes before it is longer or a single name, and
 //! leaves names that only the pattern covers. The same pattern twice is refused where the file is read.
 
-use crate::error::{Error, Result, did_you_mean};
+use crate::error::{Error, did_you_mean};
 use crate::policy::custom::attribute_at;
 use crate::policy::method::Place;
 use crate::policy::names::suffix;
@@ -21,26 +21,23 @@ use crate::schema::{Column, ColumnType, TableSchema};
 
 /// The keys of a record.
 const RECORD_KEYS: [&str; 6] = ["id", "type", "attributes", "relationships", "links", "meta"];
-/// The keys of a relationship.
-const RELATIONSHIP_KEYS: [&str; 3] = ["data", "links", "meta"];
 
-/// Refuses the first rule of a table that can never match.
-pub(super) fn check(schema: &TableSchema) -> Result<()> {
-    for column in &schema.columns {
-        check_path(column).map_err(|(message, hint)| never(schema, column, message).with_hint(hint))?;
-    }
-    for rule in schema.custom.iter().filter(|rule| rule.is_by_name()) {
-        let reader = schema.columns.iter().find(|column| attribute_at(&column.path) == Some(&rule.pattern));
-        if let Some(column) = reader {
-            let place =
-                Place { file: schema.file.clone(), line: rule.line, kind: "pattern", name: rule.pattern.clone() };
-            return Err(place.wrong("two rules for one field: this one can never match").with_hint(format!(
-                "column `{}` on line {} reads the attribute and goes first: remove one of them",
-                column.name, column.line
-            )));
-        }
-    }
-    Ok(())
+/// Finds the rules of a table that can never match: what to refuse, columns first.
+pub(super) fn problems(schema: &TableSchema) -> Vec<Error> {
+    let columns = schema.columns.iter().filter_map(|column| {
+        let (message, hint) = check_path(column).err()?;
+        Some(never(schema, column, message).with_hint(hint))
+    });
+    let named = schema.custom.iter().filter(|rule| rule.is_by_name());
+    let custom = named.filter_map(|rule| {
+        let column = schema.columns.iter().find(|column| attribute_at(&column.path) == Some(&rule.pattern))?;
+        let place = Place { file: schema.file.clone(), line: rule.line, kind: "pattern", name: rule.pattern.clone() };
+        Some(place.wrong("two rules for one field: this one can never match").with_hint(format!(
+            "column `{}` on line {} reads the attribute and goes first: remove one of them",
+            column.name, column.line
+        )))
+    });
+    columns.chain(custom).collect()
 }
 
 fn never(schema: &TableSchema, column: &Column, message: &str) -> Error {
@@ -78,19 +75,14 @@ fn check_path(column: &Column) -> Result<(), (&'static str, String)> {
                 format!("write `path = \"{first}\"`"),
             ));
         }
-        ("relationships", [_, part, ..]) if !RELATIONSHIP_KEYS.contains(part) => {
-            let hint = did_you_mean(part, RELATIONSHIP_KEYS);
-            return Err(("path can never match: a relationship has no such key", hint));
-        }
         _ => {}
     }
     let is_object = match (first, below) {
-        ("attributes" | "relationships" | "links" | "meta", []) | ("relationships", [_] | [_, _]) => true,
+        ("attributes" | "relationships" | "links" | "meta", []) => true,
         _ => keys == CUSTOM_PATH,
     };
     if is_object && column.column_type != ColumnType::Any {
         let hint = match (first, below) {
-            ("relationships", [name, ..]) => format!("write `path = \"relationships.{name}.data.id\"`"),
             ("attributes", [_]) => "declare attributes one by one, or by `[[custom]]` rules".to_owned(),
             _ => "declare what is inside, or give it the type `any` to drop it".to_owned(),
         };
@@ -116,7 +108,7 @@ fn check_inside_attribute(path: &[String]) -> Result<(), (&'static str, String)>
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use crate::error::Result;
     use crate::model::Stream;
     use crate::policy::Policy;
     use crate::schema::Schemas;
@@ -164,19 +156,6 @@ mod tests {
                 "declare attributes one by one, or by `[[custom]]` rules",
             ),
             (
-                "relationships.customer",
-                "text",
-                "the value is always an object",
-                "write `path = \"relationships.customer.data.id\"`",
-            ),
-            (
-                "relationships.customer.data",
-                "text",
-                "the value is always an object",
-                "write `path = \"relationships.customer.data.id\"`",
-            ),
-            ("relationships.customer.dat.id", "text", "a relationship has no such key", "did you mean `data`?"),
-            (
                 "attributes.emails.256.email",
                 "text",
                 "the array is not read so far",
@@ -222,6 +201,7 @@ mod tests {
             ("attributes.custom.pathTree.leaf", "text"),
             ("attributes.custom.plain.inside", "text"),
             ("relationships.customer", "any"),
+            ("relationships.customer", "text"),
             ("relationships.customer.links.self", "text"),
             ("relationships.messages.data.0.id", "text"),
             ("links.self", "text"),

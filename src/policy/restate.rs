@@ -18,11 +18,14 @@
 //! | `truncate(chars=N)` | fewer characters |
 //! | `truncate(to=hour)` | day, week, month; `to=day`: week, month (weeks and months cut each other) |
 //! | `bucket` | a subset of the bounds, a multiple of the width, bounds that are multiples of the width |
-//! | `scrub` | `scrub` of more kinds and patterns |
+//! | `scrub` | `scrub` of more kinds and patterns, but see below |
 //! | a method | the same one, or one that shows less, behind `restrict` |
 //!
 //! Widths with a fraction are compared as floats are divided: a value that lies within a rounding error of a bound may
 //! come out in the range beside the one that the original would have had.
+//!
+//! A scrub may cut into what one of more kinds would have found: a phone number inside a card's. Its texts go as well, though
+//! the rule shows less, since a rest of the card could stay.
 //!
 //! A stored method that this program cannot read tells nothing: only `keep` shows no less. A column under a name that is
 //! declared for another path is emptied, since its values are another field's. Restating what was restated changes nothing.
@@ -168,10 +171,19 @@ fn rule_for(rules: &TableRules, definitions: &Definitions, field: &Field) -> Res
 fn step(field: &Field, method: &str) -> Step {
     match compare_methods(field.metadata().get("method").map_or("", String::as_str), method) {
         Shows::Same => Step::Same,
+        Shows::Less if is_cut(field, method) => Step::Empty,
         Shows::Less => Step::Apply,
         Shows::More => Step::Widened,
         Shows::Other => Step::Empty,
     }
+}
+
+/// Tells whether a scrub has cut into what another scrub looks for.
+fn is_cut(field: &Field, method: &str) -> bool {
+    let stored = field.metadata().get("method").and_then(|stored| Method::read_canonical(stored));
+    let now = Method::read_canonical(method);
+    let (Some(stored), Some(now)) = (stored, now) else { return false };
+    matches!((stored.inner(), now.inner()), (Method::Scrub(stored), Method::Scrub(now)) if stored != now)
 }
 
 /// Describes a column as it is afterwards.

@@ -12,6 +12,7 @@ use crate::policy::definitions::{self, Definitions};
 use crate::policy::form::{AttributeRule, ColumnRule, RulesOfTable};
 use crate::policy::method::{Defaults, Method, Place};
 use crate::policy::reach;
+use crate::policy::scrub::Scrub;
 use crate::schema::{Class, Column, ColumnType, CustomRule, Pattern, TableSchema};
 
 /// Where custom attributes stand in a record.
@@ -47,8 +48,11 @@ pub(super) struct CompiledColumn {
 
 impl TableRules {
     pub(super) fn compile(schema: &TableSchema) -> Result<Self> {
+        check_patterns(schema)?;
         let columns = schema.columns.iter().map(|column| compile_column(schema, column)).collect::<Result<Vec<_>>>()?;
-        reach::check(schema)?;
+        if let Some(error) = reach::problems(schema).into_iter().next() {
+            return Err(error);
+        }
         let custom_methods =
             schema.custom.iter().map(|rule| custom::check_rule(schema, rule)).collect::<Result<_>>()?;
         Ok(Self {
@@ -65,7 +69,9 @@ impl TableRules {
     pub(super) fn problems(schema: &TableSchema) -> Vec<Error> {
         let columns = schema.columns.iter().filter_map(|column| compile_column(schema, column).err());
         let custom = schema.custom.iter();
-        columns.chain(custom.filter_map(|rule| custom::check_rule(schema, rule).err())).collect()
+        let patterns = check_patterns(schema).err().into_iter();
+        let custom = custom.filter_map(|rule| custom::check_rule(schema, rule).err());
+        patterns.chain(columns).chain(reach::problems(schema)).chain(custom).collect()
     }
 
     /// Returns the declared columns and those that the custom rules make of the definitions.
@@ -148,6 +154,20 @@ impl TableRules {
     pub(super) fn custom_with_methods(&self) -> impl Iterator<Item = (&CustomRule, &str)> {
         self.custom.iter().zip(self.custom_methods.iter().map(String::as_str))
     }
+}
+
+/// Refuses an own pattern that no scrub can use, whether one does or not.
+fn check_patterns(schema: &TableSchema) -> Result<()> {
+    for pattern in &schema.patterns {
+        let own = [(pattern.name.clone(), pattern.regex.clone())];
+        Scrub::compile(&[], &own).map_err(|error| {
+            let hint = error.hint().unwrap_or("correct the pattern").to_owned();
+            let place =
+                Place { file: schema.file.clone(), line: pattern.line, kind: "pattern", name: pattern.name.clone() };
+            place.wrong("pattern cannot be used").with_hint(hint).with_source(error)
+        })?;
+    }
+    Ok(())
 }
 
 fn compile_column(schema: &TableSchema, column: &Column) -> Result<CompiledColumn> {

@@ -10,10 +10,11 @@ use toml::de::{DeTable, DeValue};
 
 use crate::error::{Error, Result, did_you_mean};
 use crate::model::Stream;
-use crate::schema::{Argument, Class, Column, ColumnType, CustomRule, MethodText, TableSchema};
+use crate::schema::{Argument, Class, Column, ColumnType, CustomRule, MethodText, Pattern, TableSchema};
 
-const TOP_KEYS: [&str; 3] = ["stream", "column", "custom"];
+const TOP_KEYS: [&str; 4] = ["stream", "column", "custom", "pattern"];
 const COLUMN_KEYS: [&str; 7] = ["name", "path", "type", "unit", "class", "method", "description"];
+const PATTERN_KEYS: [&str; 3] = ["name", "regex", "description"];
 const CUSTOM_KEYS: [&str; 4] = ["pattern", "class", "method", "description"];
 
 /// Reads one file.
@@ -50,7 +51,17 @@ pub(super) fn table(file: &str, text: &str) -> Result<TableSchema> {
         }
         custom.push(rule);
     }
-    let table = TableSchema { stream, file: file.to_owned(), columns, custom, patterns: Vec::new() };
+    let mut patterns: Vec<Pattern> = Vec::new();
+    for declaration in top.tables("pattern")? {
+        let own = pattern(&declaration)?;
+        if let Some(first) = patterns.iter().find(|first| first.name == own.name) {
+            return Err(source
+                .wrong("two patterns have one name", own.line, "name", &own.name)
+                .with_hint(format!("the first is on line {}: rename or remove one of them", first.line)));
+        }
+        patterns.push(own);
+    }
+    let table = TableSchema { stream, file: file.to_owned(), columns, custom, patterns };
     check_distinct(source, &table)?;
     check_keys(source, &table)?;
     Ok(table)
@@ -118,6 +129,25 @@ fn custom_rule(declaration: &Declaration<'_>) -> Result<CustomRule> {
         class,
         method: declaration.method(class)?,
         description: declaration.text("description")?.map(|(text, _)| text.to_owned()),
+        line: declaration.line,
+    })
+}
+
+fn pattern(declaration: &Declaration<'_>) -> Result<Pattern> {
+    declaration.known_keys(&PATTERN_KEYS)?;
+    let (name, line) = declaration.required_text("name")?;
+    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+        return Err(declaration
+            .wrong("not a pattern's name", line, "name", name)
+            .with_hint("a name has letters, digits and `-`: it is stored as `[name]` in place of what matches"));
+    }
+    let declaration = &Declaration { object: format!("pattern `{name}`"), ..declaration.clone() };
+    let (regex, _) = declaration.required_text("regex")?;
+    let (description, _) = declaration.required_text("description")?;
+    Ok(Pattern {
+        name: name.to_owned(),
+        regex: regex.to_owned(),
+        description: description.to_owned(),
         line: declaration.line,
     })
 }

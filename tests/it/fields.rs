@@ -27,7 +27,8 @@ fn reference(kind: &str) -> Value {
 
 /// A record with attributes, and relationships of these names.
 fn record(attributes: Value, relationships: &[&str]) -> Value {
-    let mut record = json!({"type": "x", "id": ID, "attributes": attributes, "links": {"self": format!("/v1/x/{ID}")}});
+    let mut record = json!({"type": "x", "id": ID, "links": {"self": format!("/v1/x/{ID}")}});
+    record["attributes"] = attributes;
     record["relationships"] = relationships.iter().map(|name| ((*name).to_owned(), reference(name))).collect();
     record
 }

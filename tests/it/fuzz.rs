@@ -241,7 +241,7 @@ fn push(decoder: &mut Decoder, page: &[u8], longest: usize, search: &Search, see
     let mut answer = None;
     let used = allocation_counter::measure(|| answer = Some(decoder.push_page(page)));
     let columns = decoder.schema().fields().len() as u64;
-    let records = page.iter().filter(|byte| **byte == b'{').count() as u64;
+    let records = page.split(|byte| *byte == b'{').count() as u64;
     // A row takes room in each column that has a value on the page; columns begin with the sizes of the page before.
     let bound = (1 << 20) + 32 * longest as u64 + 24 * columns * records;
     assert!(used.bytes_max <= bound, "{} bytes for a page of {}", used.bytes_max, page.len());

@@ -77,10 +77,11 @@ enum Method {
     Month,
     Width,
     Bounds,
+    Scrub,
 }
 
 impl Method {
-    const OF_TEXT: [Self; 8] = [
+    const OF_TEXT: [Self; 9] = [
         Self::Keep,
         Self::Drop,
         Self::Mask,
@@ -89,6 +90,7 @@ impl Method {
         Self::KeepLast(3),
         Self::Pseudonymize,
         Self::Chars(4),
+        Self::Scrub,
     ];
     const OF_TIME: [Self; 4] = [Self::Keep, Self::Drop, Self::Hour, Self::Month];
     const OF_NUMBER: [Self; 4] = [Self::Keep, Self::Drop, Self::Width, Self::Bounds];
@@ -106,6 +108,7 @@ impl Method {
             Self::Chars(chars) => format!(r#"{{ name = "truncate", chars = {chars} }}"#),
             Self::Hour => r#"{ name = "truncate", to = "hour" }"#.to_owned(),
             Self::Month => r#"{ name = "truncate", to = "month" }"#.to_owned(),
+            Self::Scrub => r#"{ name = "scrub", kinds = ["email"] }"#.to_owned(),
             Self::Width => r#"{ name = "bucket", width = 1000 }"#.to_owned(),
             Self::Bounds => r#"{ name = "bucket", bounds = [-5, 1000, 6000000, 100000000] }"#.to_owned(),
         }
@@ -602,6 +605,9 @@ fn planted_text(dice: &mut Dice, method: Method, kept: &mut Vec<String>) -> Stri
         Method::Chars(chars) => {
             let start = dice.pick(&["o", "語", "é", "😀"]).repeat(chars);
             (format!("{start}QJXVKW鰐鱻龘{number}"), start)
+        }
+        Method::Scrub => {
+            (format!("kept{number} qjxvkw{number}@example.com, kept"), format!("kept{number} [email], kept"))
         }
         Method::Hour | Method::Month | Method::Width | Method::Bounds => return String::new(),
     };

@@ -150,7 +150,11 @@ async fn duckdb(
         for (number, file) in files.iter().enumerate() {
             if let Some(key) = &file.restricted_key {
                 // Its columns have keys of their own, which DuckDB 1.5 cannot be given.
-                let _ = writeln!(sql, "-- LEFT OUT: {} has restricted columns ({key}), DuckDB does not read it.", file.path);
+                let _ = writeln!(
+                    sql,
+                    "-- LEFT OUT: {} has restricted columns ({key}), DuckDB does not read it.",
+                    file.path
+                );
                 say(&format!("left out: {} has restricted columns; PyArrow and Spark read it", file.path));
                 continue;
             }

@@ -234,7 +234,8 @@ mod tests {
         let restricted = ring.new_restricted_key().unwrap();
         assert_eq!(master_key_id(&column).unwrap(), "ring-1");
         assert_eq!(master_key_id(&restricted.metadata).unwrap(), "restricted-1");
-        for (metadata, key) in [(&file.metadata, &file.key), (&column, &file.key), (&restricted.metadata, &restricted.key)]
+        for (metadata, key) in
+            [(&file.metadata, &file.key), (&column, &file.key), (&restricted.metadata, &restricted.key)]
         {
             assert_eq!(ring.open_any_key(metadata).unwrap().expose(), key.expose());
         }

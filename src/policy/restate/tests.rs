@@ -335,6 +335,32 @@ fn what_a_decoder_stored_is_the_same_under_the_same_policy() {
 }
 
 #[test]
+fn text_of_a_scrub_goes_when_more_is_to_be_found_in_it() {
+    let scrub = |kinds: &str| format!("{{ name = \"scrub\", kinds = [{kinds}] }}");
+    let canonical = |kinds: &str| method("text", &scrub(kinds)).canonical();
+    for (from, to, step) in [
+        ("keep".to_owned(), "\"card\"", Step::Apply),
+        (canonical("\"card\""), "\"card\"", Step::Same),
+        (canonical("\"phone\""), "\"phone\", \"card\"", Step::Empty),
+        (canonical("\"phone\", \"card\""), "\"phone\"", Step::Widened),
+    ] {
+        let policy = policy(&column("note", "attributes.note", "text", &scrub(to)));
+        let field = stored("note", "attributes.note", &from, DataType::Utf8);
+        let restatement = restate(&policy, &Definitions::default(), vec![field]);
+        assert_eq!(restatement.columns[0].step, step, "{from} -> {to}");
+    }
+    let originals: ArrayRef = Arc::new(StringArray::from(vec![
+        "mail jane.doe@example.com or call +49 30 1234567, card 4111 1111 1111 1111",
+        "nothing in it",
+        "",
+    ]));
+    let methods = [r#""keep""#, r#""scrub""#, r#""mask""#, r#"{ name = "restrict", after = "scrub" }"#];
+    check(ColumnType::Text, &methods, &originals).unwrap();
+    let scrubbed = made(ColumnType::Text, &method("text", r#""scrub""#), &originals);
+    assert!(!scrubbed.as_string::<i32>().value(0).contains("jane"));
+}
+
+#[test]
 fn other_type_is_refused() {
     let policy = policy(&column("label", "attributes.label", "text", "\"mask\""));
     let stored = Schema::new(vec![stored("label", "attributes.label", "keep", DataType::Int64)]);
