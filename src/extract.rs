@@ -18,6 +18,7 @@
 mod attributes;
 mod caps;
 mod commit;
+mod event;
 mod lookup;
 mod merges;
 mod pages;
@@ -34,6 +35,7 @@ mod sweep;
 mod ties;
 mod walk;
 
+pub use self::event::{Event, NoProgress, Progress};
 pub use self::report::Left;
 
 use std::collections::BTreeMap;
@@ -125,61 +127,6 @@ impl Default for ExtractSettings {
             small_every: Duration::from_hours(1),
         }
     }
-}
-
-/// What happens in a run, for a progress bar or a log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// A stream begins; `promised` records lie in its range (repeated when it has several ranges; they add up).
-    Promised {
-        /// The stream.
-        stream: Stream,
-        /// Records.
-        promised: u64,
-    },
-    /// Records of a stream arrived.
-    Received {
-        /// The stream.
-        stream: Stream,
-        /// Records, without repetitions.
-        records: u64,
-    },
-    /// The budget or a retry made the run wait since the last such event.
-    Waited {
-        /// Why: a key of [`Ledger::waited`].
-        reason: &'static str,
-        /// How long.
-        wait: Duration,
-    },
-    /// A commit was made.
-    Committed {
-        /// The lake's version.
-        version: u64,
-        /// Rows written or found unchanged.
-        rows: u64,
-    },
-    /// A stream has ended.
-    Ended {
-        /// The stream.
-        stream: Stream,
-        /// Whether it is proven complete.
-        complete: bool,
-    },
-}
-
-/// Hears of the events of a run.
-pub trait Progress: Send + Sync {
-    /// Takes note of an event; must return soon.
-    fn on(&self, event: Event);
-}
-
-/// Ignores every event.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoProgress;
-
-impl Progress for NoProgress {
-    fn on(&self, _event: Event) {}
 }
 
 /// What a run did and what it cost.

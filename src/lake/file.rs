@@ -343,9 +343,12 @@ fn has_its_keys(metadata: &ParquetMetaData, file: &DataFile) -> bool {
         (Some(ColumnCryptoMetaData::ENCRYPTION_WITH_COLUMN_KEY(column)), Some(restricted_key)) => {
             let id = column.key_metadata.as_deref().and_then(|metadata| master_key_id(metadata).ok());
             column.path_in_schema == chunk.column_path().parts()
-                && id.is_some_and(|id| match is_restricted(chunk.column_path()) {
-                    true => *id == **restricted_key,
-                    false => Series::of(&id) == Series::Main,
+                && id.is_some_and(|id| {
+                    if is_restricted(chunk.column_path()) {
+                        *id == **restricted_key
+                    } else {
+                        Series::of(&id) == Series::Main
+                    }
                 })
         }
         _ => false,

@@ -127,7 +127,7 @@ fn compare_tables(table: &str, before: &RulesOfTable, now: &RulesOfTable) -> Vec
                 && !(from.method == "drop" && to.method == "drop")
         });
         let direction = if is_moved {
-            moved(&method(&from), &method(&to))
+            Some(moved(method(&from).as_deref(), method(&to).as_deref()))
         } else {
             direction(method(&from).as_deref(), method(&to).as_deref(), class(&from) != class(&to))
         };
@@ -161,13 +161,13 @@ fn has(rules: &RulesOfTable, name: &str) -> bool {
 }
 
 /// A column of another field, or of another type: what is stored under its name is not what would be.
-fn moved(from: &Option<String>, to: &Option<String>) -> Option<Direction> {
-    let drops = |method: &Option<String>| method.as_deref().is_none_or(|method| method == "drop");
-    Some(match (drops(from), drops(to)) {
+fn moved(from: Option<&str>, to: Option<&str>) -> Direction {
+    let drops = |method: Option<&str>| method.is_none_or(|method| method == "drop");
+    match (drops(from), drops(to)) {
         (true, false) => Direction::Added,
         (false, true) => Direction::Removed,
         _ => Direction::Changed,
-    })
+    }
 }
 
 fn direction(from: Option<&str>, to: Option<&str>, is_reclassed: bool) -> Option<Direction> {
@@ -274,7 +274,8 @@ mod tests {
     #[test]
     fn patterns_are_compared_by_what_decides() {
         type Custom = &'static [(&'static str, &'static str)];
-        let cases: [(Custom, Custom, Vec<(&str, Direction)>); 7] = [
+        type Case = (Custom, Custom, Vec<(&'static str, Direction)>);
+        let cases: [Case; 7] = [
             (&[("*Num", "keep")], &[("*Num", "drop")], vec![("*Num", Direction::Removed)]),
             (&[], &[("*Num", "keep")], vec![("*Num", Direction::Added)]),
             // A drop that goes lets the broader rule decide.

@@ -238,7 +238,8 @@ mod tests {
                 .prop_map(|patterns| patterns.into_iter().collect::<Vec<_>>())
                 .prop_shuffle(),
         ) {
-            let rules: String = patterns.iter().map(|pattern| format!("[[custom]]\npattern = \"{pattern}\"\nclass = \"internal\"\n")).collect();
+            let rule = |pattern: &String| format!("[[custom]]\npattern = \"{pattern}\"\nclass = \"internal\"\n");
+            let rules = patterns.iter().map(rule).collect::<Vec<_>>().concat();
             let policy = compile(&rules).unwrap();
             for pattern in &patterns {
                 let attribute = pattern.replace('*', "zzz");

@@ -1,3 +1,5 @@
+//! Applying a policy: what is named, what is rewritten, what is left, wherever it stops and whatever the policies are.
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -46,8 +48,12 @@ fn policy((columns, custom): Declared<'_>) -> Policy {
         writeln!(text, "[[column]]\nname = \"{name}\"\npath = \"{path}\"\ntype = \"{kind}\"").unwrap();
         writeln!(text, "class = \"personal\"\nmethod = {method}\ndescription = \"x\"").unwrap();
     };
-    fixed.iter().for_each(|(name, path, kind)| declare(name, path, kind, "\"keep\""));
-    columns.iter().for_each(|(name, kind, method)| declare(name, &format!("attributes.{name}"), kind, method));
+    for (name, path, kind) in fixed {
+        declare(name, path, kind, "\"keep\"");
+    }
+    for (name, kind, method) in columns {
+        declare(name, &format!("attributes.{name}"), kind, method);
+    }
     for (pattern, method) in custom {
         writeln!(text, "[[custom]]\npattern = \"{pattern}\"\nclass = \"personal\"\nmethod = {method}").unwrap();
     }

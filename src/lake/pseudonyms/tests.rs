@@ -109,7 +109,9 @@ fn tags(ring: &KeyRing, version: u32) -> RedactedBatch {
 
 fn transaction(lake: &Lake, rows: Vec<RedactedBatch>) -> Transaction {
     let mut change = lake.transaction();
-    rows.into_iter().for_each(|rows| change.append(rows));
+    for rows in rows {
+        change.append(rows);
+    }
     change
 }
 

@@ -1,6 +1,7 @@
 //! Restricted columns, with their key and without: two kinds of sessions in one process, over one store and one cache.
 
 use std::error::Error as StdError;
+use std::fmt::Write as _;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Field, Int64Type, Schema};
@@ -68,7 +69,7 @@ async fn answer(context: &SessionContext, sql: &str) -> std::result::Result<Stri
         let mut text = error.to_string();
         let mut next = error.source();
         while let Some(cause) = next {
-            text += &format!("\n{cause:?}");
+            let _ = write!(text, "\n{cause:?}");
             next = cause.source();
         }
         text
@@ -128,7 +129,9 @@ fn file_without_restricted_columns_is_the_same_with_a_restricted_ring() {
         let footer_key = |chunk: &parquet::file::metadata::ColumnChunkMetaData| {
             matches!(chunk.crypto_metadata(), Some(ColumnCryptoMetaData::ENCRYPTION_WITH_FOOTER_KEY))
         };
-        assert!(metadata.row_groups().iter().flat_map(|group| group.columns()).all(footer_key));
+        assert!(
+            metadata.row_groups().iter().flat_map(parquet::file::metadata::RowGroupMetaData::columns).all(footer_key)
+        );
     }
 }
 

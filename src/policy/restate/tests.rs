@@ -158,7 +158,9 @@ proptest! {
             if texts[0].is_none() {
                 lists.append_null();
             } else {
-                texts.iter().for_each(|text| lists.values().append_option(text.as_deref()));
+                for text in texts {
+                    lists.values().append_option(text.as_deref());
+                }
                 lists.append(true);
             }
         }

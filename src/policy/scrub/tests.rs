@@ -1,3 +1,5 @@
+//! The scrub against labelled lines, and against texts of any kind.
+
 use super::*;
 
 fn all() -> Scrub {
@@ -91,6 +93,16 @@ fn tuned_part_is_found_to_95_percent() {
 #[test]
 fn held_out_part_is_found_to_95_percent() {
     measure("held out", include_str!("../../../tests/scrub/held-out.txt"));
+}
+
+#[test]
+fn part_that_was_written_by_hand_is_found_to_95_percent() {
+    measure("by hand, tuned", include_str!("../../../tests/scrub/by-hand-tuned.txt"));
+}
+
+#[test]
+fn part_that_was_written_by_hand_and_held_out_is_found_to_95_percent() {
+    measure("by hand, held out", include_str!("../../../tests/scrub/by-hand-held-out.txt"));
 }
 
 proptest::proptest! {

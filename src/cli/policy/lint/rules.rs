@@ -189,18 +189,6 @@ impl Table<'_> {
 
     fn unused(&self, rule: &CustomRule) -> Option<Finding> {
         let place = Rule::of_custom(self.declared, rule);
-        if let Some(column) = Some(rule)
-            .filter(|rule| rule.is_by_name())
-            .and_then(|rule| column_of_attribute(self.declared, &rule.pattern))
-        {
-            return Some(finding(
-                &place,
-                Severity::Warning,
-                "unused",
-                format!("rule `{}` never decides: column `{}` reads the attribute", rule.pattern, column.name),
-                format!("remove one of them; the column is on line {}", column.line),
-            ));
-        }
         let known = self.ground.attributes(self.stream());
         // The shipped rules are there for what an organisation may define.
         if known.is_empty() || known.iter().any(|name| rule.covers(name)) || self.is_shipped(rule) {
