@@ -19,7 +19,9 @@ use super::{Context, grouped, print, say};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::{KeyRing, KeySettings, KeyState, RootKey, Series};
-use crate::lake::{Expire, Lake, Lease, Protected, Protection, Purpose, RotatedPseudonyms};
+use crate::lake::{Expire, Lake, Lease, Protected, Protection, Purpose};
+
+mod pseudonyms;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -118,7 +120,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<()> 
         Command::Init { restricted: true } => init_restricted(context, &config).await,
         Command::Init { restricted: false } => init(context, &config).await,
         Command::Rotate(Rotate { pseudonyms: true, dry_run, .. }) => {
-            rotate_pseudonyms(context, &config, *dry_run).await
+            pseudonyms::rotate(context, &config, *dry_run).await
         }
         Command::Rotate(Rotate { restricted, .. }) => rotate(context, &config, *restricted).await,
         Command::Rewrap(Rewrap { root: Some(root), endpoint, restricted, dry_run, .. }) => {
@@ -302,59 +304,6 @@ async fn rotate(context: &Context, config: &Config, restricted: bool) -> Result<
     Ok(())
 }
 
-async fn rotate_pseudonyms(context: &Context, config: &Config, dry_run: bool) -> Result<()> {
-    let root = config.root()?;
-    let lake = context.lake(config).await?;
-    if dry_run {
-        let plan = lake.plan_pseudonyms().await?;
-        if !context.quiet {
-            say(&format!("would change all pseudonyms from version {} to version {}", plan.from, plan.to));
-            if plan.tables.is_empty() {
-                say("no stored column holds pseudonyms: only the version would change");
-            }
-        }
-        return print(&plan.to_string());
-    }
-    let mut leases = Leases::take(&lake, &BOTH, "rotate --pseudonyms").await?;
-    let rotated = rotate_pseudonyms_with_leases(context, config, &lake, &root, &mut leases.0).await;
-    leases.release().await;
-    let Some(done) = rotated? else { return Ok(()) };
-    if !context.quiet {
-        let (from, to) = (done.plan.from, done.plan.to);
-        say(&format!("pseudonyms of version {to} are in force, lake version {}", done.version));
-        say(&format!(
-            "{} older versions hold pseudonyms of version {from} or earlier, until they have expired (`counterfoil lake retain`) and \
-             `counterfoil lake gc` has deleted their objects; exported results and backups hold them too",
-            grouped(done.older_versions)
-        ));
-        say("processes that are running go on with the old ring until they are started again");
-    }
-    print(&done.plan.to_string())
-}
-
-/// Adds the key, and opens the lake anew to rewrite with it.
-async fn rotate_pseudonyms_with_leases(
-    context: &Context,
-    config: &Config,
-    lake: &Lake,
-    root: &RootKey,
-    leases: &mut [Lease],
-) -> Result<Option<RotatedPseudonyms>> {
-    let waits = |error: Error| {
-        let hint = "`counterfoil keys ls` shows which version is in force; while the new key waits, \
-                    `counterfoil keys rotate --pseudonyms` goes on with it and adds no other";
-        if error.hint().is_some() { error } else { error.with_hint(hint) }
-    };
-    lake.add_pseudonym_key(root).await.map_err(waits)?;
-    let lake = context.lake(config).await.map_err(waits)?;
-    let progress = |stream, rows| {
-        if !context.quiet {
-            say(&format!("{stream}: a file of {} rows is rewritten", grouped(rows)));
-        }
-    };
-    lake.rewrite_pseudonyms(leases, progress).await.map_err(waits)
-}
-
 async fn switch(context: &Context, config: &Config, id: &str, state: KeyState) -> Result<()> {
     let root = root_of(config, Series::of(id))?;
     let lake = context.lake(config).await?;
@@ -417,9 +366,8 @@ async fn rewrap_ring(
     }
     if !context.quiet {
         say(&format!(
-            "the {older} older ring versions were deleted; copies of them in backups still open with {}, and hold the same \
-             keys: keep that root key as secret as before, or `counterfoil keys rotate` and rewrap the files too",
-            present
+            "the {older} older ring versions were deleted; copies of them in backups still open with {present}, and hold the same \
+             keys: keep that root key as secret as before, or `counterfoil keys rotate` and rewrap the files too"
         ));
     }
     Ok(())

@@ -199,32 +199,32 @@ impl Scrub {
         let mut from = 0;
         let mut kept = Vec::new();
         while index < cells.bytes.len() {
-            if matches!(cells.bytes[index], b':' | b'w' | b'W' | b'?') {
-                if let Some(link) = link::find(&cells.bytes, index, from) {
-                    if link.is_secret && self.enabled[URL] {
-                        spans.push(Span { start: link.start, end: link.end, label: URL });
-                        cells.wall(link.start, link.end);
-                        from = link.end;
-                    } else if !link.is_secret {
-                        kept.push((link.start, link.end));
-                    }
-                    index = if link.is_secret && !self.enabled[URL] { index + 1 } else { link.end.max(index + 1) };
-                    continue;
+            if matches!(cells.bytes[index], b':' | b'w' | b'W' | b'?')
+                && let Some(link) = link::find(&cells.bytes, index, from)
+            {
+                if link.is_secret && self.enabled[URL] {
+                    spans.push(Span { start: link.start, end: link.end, label: URL });
+                    cells.wall(link.start, link.end);
+                    from = link.end;
+                } else if !link.is_secret {
+                    kept.push((link.start, link.end));
                 }
+                index = if link.is_secret && !self.enabled[URL] { index + 1 } else { link.end.max(index + 1) };
+                continue;
             }
             index += 1;
         }
         index = 0;
         from = 0;
         while self.enabled[EMAIL] && index < cells.bytes.len() {
-            if matches!(cells.bytes[index], b'@' | b'%' | b'(' | b'[' | b'{' | b'<' | b' ') {
-                if let Some((start, end)) = address::find(&cells.bytes, index, from) {
-                    spans.push(Span { start, end, label: EMAIL });
-                    cells.wall(start, end);
-                    index = end;
-                    from = end;
-                    continue;
-                }
+            if matches!(cells.bytes[index], b'@' | b'%' | b'(' | b'[' | b'{' | b'<' | b' ')
+                && let Some((start, end)) = address::find(&cells.bytes, index, from)
+            {
+                spans.push(Span { start, end, label: EMAIL });
+                cells.wall(start, end);
+                index = end;
+                from = end;
+                continue;
             }
             index += 1;
         }
@@ -286,7 +286,12 @@ fn own(name: &str, pattern: &str, labels: &[String]) -> Result<Regex> {
                 regex::Error::CompiledTooBig(_) => {
                     wrong("pattern is too large", "repeat less (`{1,20}`), or use narrower classes")
                 }
-                error => wrong("pattern does not compile", &error.to_string().replace('\n', ", ")),
+                error => {
+                    // The pattern and a pointer into it stand above the last line, which says what is wrong.
+                    let told = error.to_string();
+                    let last = told.lines().last().unwrap_or_default();
+                    wrong("pattern does not compile", last.strip_prefix("error: ").unwrap_or(last))
+                }
             }
         })?;
     if regex.is_match("") {

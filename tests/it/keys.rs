@@ -74,7 +74,7 @@ async fn pyarrow_reads_every_file(bench: &Bench) {
 }
 
 /// The code that a dry run gave.
-fn code_of(dry_run: &str) -> String {
+pub(crate) fn code_of(dry_run: &str) -> String {
     let (_, after) = dry_run.split_once("--confirm ").unwrap();
     after.split_whitespace().next().unwrap().to_owned()
 }

@@ -30,6 +30,7 @@ mod pseudonyms;
 mod readme;
 mod reconcile;
 mod redaction;
+mod restricted;
 mod simulation;
 mod sql;
 mod stores;

@@ -83,7 +83,8 @@ fn unreadable(path: &Path, source: std::io::Error) -> Error {
     let error = Error::config("failed to read the root key's file").with_context("file", path.display());
     let error = match source.kind() {
         std::io::ErrorKind::NotFound => error.with_hint(
-            "`counterfoil init` makes one for a new lake; a lake that is there opens with its own key only, from your backup",
+            "`counterfoil init` makes one for a new lake, `counterfoil keys init --restricted` one for restricted columns; a lake \
+             that is there opens with its own key only, from your backup",
         ),
         _ => error,
     };

@@ -54,6 +54,13 @@ pub(super) const PHONE: &[&str] = &[
     "contact number",
     "hotline",
     "signal",
+    "tlf",
+    "tél",
+    "llám",
+    "bel ",
+    "ring ",
+    "ringen",
+    "text at",
 ];
 /// Says that a card number follows.
 pub(super) const CARD: &[&str] = &[
@@ -143,6 +150,9 @@ pub(super) const CODE: &[&str] = &[
     "account",
     "konto",
     "zip",
+    "s/n",
+    "plz",
+    "part ",
     "error",
     "code",
     "price",

@@ -9,8 +9,9 @@ use super::cells::{WALL, at, before, is_word};
 use super::number;
 
 /// Keys whose value is a credential or a person, whatever it looks like; compared without `-` and `_`.
-const KEYS: [&str; 62] = [
+const KEYS: [&str; 63] = [
     "token",
+    "code",
     "accesstoken",
     "idtoken",
     "refreshtoken",
@@ -179,7 +180,8 @@ fn is_secret_url(url: &[u8]) -> bool {
     let is_chat = CHATS.contains(&host.trim_start_matches("www."));
     let mut is_step = false;
     for segment in segments {
-        if is_random(segment)
+        let is_record = segment.len() == 24 && segment.bytes().all(|c| c.is_ascii_hexdigit());
+        if (is_random(segment) && !is_record)
             || (is_step && is_code(segment))
             || (is_chat && segment.bytes().any(|c| c.is_ascii_digit()))
         {

@@ -45,7 +45,8 @@ pub(super) fn find(cells: &[u8], start: usize, text: &str, byte: impl Fn() -> us
             && ends(cells, index)
             && !goes_on(cells, index)
         {
-            if is_id(&code[..count], &shape[..width], |words| says(text, byte(), words)) {
+            let is_called = || width == count && count == 11 && says(text, byte(), super::context::PHONE);
+            if is_id(&code[..count], &shape[..width], |words| says(text, byte(), words)) && !is_called() {
                 found = Some(index);
             }
         }
@@ -70,8 +71,8 @@ fn is_id(code: &[u8], shape: &[u8], says: impl Fn(&[&str]) -> bool) -> bool {
     let number = &number[..code.len()];
     let plain = shape.len() == code.len();
     match (code.len(), letters) {
-        (8 | 9, 1 | 2) if nino(code) && letters == 2 => false,
-        (9, 3) => nino(code) && says(NINO),
+        // A prefix that is never issued is a person's mistake, not another number.
+        (9, 3) => is_shape_of_nino(code) && says(NINO),
         (9, 1) => dni(code),
         (9, 2) => nie(code),
         (9, 0) => {
@@ -111,10 +112,8 @@ fn ssn(number: &[u8]) -> bool {
     !matches!(value(&number[..3]), 0 | 666 | 900..) && value(&number[3..5]) != 0 && value(&number[5..]) != 0
 }
 
-fn nino(code: &[u8]) -> bool {
-    code.len() == 9
-        && code[..2].iter().all(|c| c.is_ascii_alphabetic() && !b"DFIQUV".contains(c))
-        && code[1] != b'O'
+fn is_shape_of_nino(code: &[u8]) -> bool {
+    code[..2].iter().all(u8::is_ascii_alphabetic)
         && code[2..8].iter().all(u8::is_ascii_digit)
         && (b'A'..=b'D').contains(&code[8])
 }
@@ -184,13 +183,13 @@ fn belgian(number: &[u8]) -> bool {
 fn pesel(number: &[u8]) -> bool {
     let sum: u32 =
         number.iter().zip([1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1]).map(|(digit, weight)| u32::from(*digit) * weight).sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 fn ean(number: &[u8]) -> bool {
     let sum: u32 =
         number.iter().enumerate().map(|(place, digit)| u32::from(*digit) * if place % 2 == 0 { 1 } else { 3 }).sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 fn is_date(number: &[u8], month: usize, day: usize) -> bool {

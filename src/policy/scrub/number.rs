@@ -70,10 +70,12 @@ pub(super) fn card(cells: &[u8], start: usize) -> Option<(usize, bool)> {
             count += 1;
             groups[group] += 1;
             index += 1;
-            if !at(cells, index).is_ascii_digit() && ends(cells, index) && is_grouped(&groups[..=group]) {
-                if let Some(needs_word) = issuer(&number[..count], group > 0).filter(|_| luhn(&number[..count])) {
-                    found = Some((index, needs_word));
-                }
+            if !at(cells, index).is_ascii_digit()
+                && ends(cells, index)
+                && is_grouped(&groups[..=group])
+                && let Some(needs_word) = issuer(&number[..count], group > 0).filter(|_| luhn(&number[..count]))
+            {
+                found = Some((index, needs_word));
             }
             continue;
         }
@@ -105,12 +107,14 @@ fn issuer(number: &[u8], is_grouped: bool) -> Option<bool> {
     let lead = |count: usize| number.iter().take(count).fold(0u32, |lead, digit| lead * 10 + u32::from(*digit));
     let length = number.len();
     match (lead(1), lead(2), lead(4), length) {
-        (4, _, _, 16 | 19) | (_, 51..=55, _, 16) | (_, _, 2221..=2720, 16) | (_, 34 | 37, _, 15) => Some(false),
+        (4, _, _, 16 | 19)
+        | (_, 51..=55, _, 16)
+        | (_, _, 2200..=2204 | 2221..=2720 | 9792, 16)
+        | (_, 34 | 37, _, 15)
+        | (_, _, 3528..=3589, 16..=19) => Some(false),
         (4, _, _, 13) => Some(true),
-        (_, _, 2200..=2204 | 9792, 16) | (_, _, 3528..=3589, 16..=19) => Some(false),
         (_, 36 | 38 | 39, _, 14..=19) | (_, _, 3000..=3059, 14..=19) => Some(length != 14 && length != 16),
-        (_, 60 | 62 | 64 | 65 | 81 | 82, _, 16..=19) => Some(length != 16 && !is_grouped),
-        (_, 50 | 56..=58 | 60..=69, _, 12..=19) => Some(length != 16 && !is_grouped),
+        (_, 81 | 82, _, 16..=19) | (_, 50 | 56..=58 | 60..=69, _, 12..=19) => Some(length != 16 && !is_grouped),
         _ => None,
     }
 }
@@ -120,7 +124,7 @@ pub(super) fn luhn(number: &[u8]) -> bool {
         let digit = u32::from(*digit);
         sum + if place % 2 == 0 { digit } else { digit * 2 / 10 + digit * 2 % 10 }
     });
-    sum % 10 == 0 && number.iter().any(|digit| *digit != 0)
+    sum.is_multiple_of(10) && number.iter().any(|digit| *digit != 0)
 }
 
 /// Tells whether a card's number stands anywhere in a URL.
@@ -205,6 +209,10 @@ fn address(cells: &[u8], start: usize) -> Option<usize> {
             return None;
         }
         index = end;
+    }
+    // A fifth part makes it something else, such as a phone number in pairs.
+    if at(cells, index) == b'.' && at(cells, index + 1).is_ascii_digit() {
+        return None;
     }
     Some(index)
 }

@@ -37,7 +37,7 @@ pub(super) fn find(cells: &[u8], start: usize, text: &str, byte: impl Fn() -> us
         let number = &run.digits[..run.counts[group]];
         let fits = ends(cells, end) || is_extension(cells, end);
         let is_phone = fits
-            && (run.is_international(group, is_plus)
+            && (run.is_international(group, is_plus) && (is_plus || !is_code())
                 || (run.is_national(group, first == b'(') && !is_code())
                 || ((7..=13).contains(&number.len()) && run.is_spoken(group) && said() && !is_code()));
         is_phone.then(|| extension(cells, end))
@@ -161,7 +161,9 @@ impl Run {
         let lengths = &lengths[..=group];
         let is_exchange = |area: &[u8]| area[0] >= 2 && area[3] >= 2;
         match lengths {
-            [3, 3, 4] | [3, 7] => number[0] >= 2 && (is_exchange(number) || is_open) && (lengths.len() == 3 || is_open),
+            [3, 3, 4] | [3, 7] if number[0] != 0 => {
+                number[0] >= 2 && (is_exchange(number) || is_open) && (lengths.len() == 3 || is_open)
+            }
             [1, 3, 3, 4] => number[0] == 1 && is_exchange(&number[1..]),
             [5, 5] => number[0] >= 6 && self.marks[1] != b'.',
             [11] => matches!(number, [1, 3..=9, ..]) || matches!(number, [0, 7, ..] | [0, 1, 5..=7, ..]),

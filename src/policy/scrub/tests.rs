@@ -51,7 +51,9 @@ fn read_line(line: &str) -> (String, Vec<(usize, usize, String)>) {
 }
 
 fn measure(part: &str, set: &str) {
-    use std::io::Write;
+    use std::fmt::Write as _;
+    use std::io::Write as _;
+
     let scrub = all();
     let mut counts = [[0usize; 3]; 6];
     for line in set.lines() {
@@ -71,14 +73,15 @@ fn measure(part: &str, set: &str) {
             counts[2] += expected.iter().filter(of_kind).count();
         }
         if found != expected {
-            let _ = writeln!(std::io::stderr(), "{part}: {text:?}: found {found:?}");
+            let missed = format!("{part}: {text:?}: found {found:?}\n");
+            std::io::stderr().write_all(missed.as_bytes()).unwrap();
         }
     }
     let mut table = format!("{part}: kind, marked, found, precision, recall\n");
     let mut is_low = false;
     for (kind, [right, found, marked]) in KINDS.iter().zip(counts) {
         let (precision, recall) = (right as f64 / found.max(1) as f64, right as f64 / marked.max(1) as f64);
-        table += &format!("{kind:12} {marked:4} {found:4} {precision:.3} {recall:.3}\n");
+        let _ = writeln!(table, "{kind:12} {marked:4} {found:4} {precision:.3} {recall:.3}");
         is_low |= precision < 0.95 || recall < 0.95;
     }
     std::io::stderr().write_all(table.as_bytes()).unwrap();

@@ -177,8 +177,10 @@ fn still_stored(ground: &Ground, lake: &Lake, manifest: &Manifest) -> Result<Vec
                     "`counterfoil lake compact --apply-policy` rewrites them; the column: {}",
                     match column.becomes.as_str() {
                         "removed" => "removed".to_owned(),
-                        "emptied" => "emptied, until `counterfoil extract --full` fills it again".to_owned(),
-                        method => words::method(method),
+                        emptied if emptied.starts_with("emptied") => {
+                            "emptied, until `counterfoil extract --full` fills it again".to_owned()
+                        }
+                        applied => words::method(applied.strip_suffix(" applied").unwrap_or(applied)),
                     }
                 ),
             ));
