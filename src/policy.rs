@@ -87,7 +87,7 @@ pub use batch::{RecordKey, RedactedBatch, SortedRows};
 pub use change::{Direction, RuleChange, compare};
 pub use custom::{AttributeChange, Change};
 pub use decode::{Decoder, PageSummary, Rejected};
-pub use definitions::Definitions;
+pub use definitions::{Definitions, column_type};
 pub use form::{AttributeRule, ColumnRule, Rules, RulesOfTable};
 pub use ids::IdPage;
 pub use pseudonym::{PseudonymRotation, holds_pseudonyms, pseudonym_domain};

@@ -148,8 +148,9 @@ impl Definitions {
     }
 }
 
-/// Returns the declared type that is stored as an Arrow type.
-pub(super) fn column_type(stored: &DataType) -> Option<ColumnType> {
+/// Returns the declared type that is stored as an Arrow type; nothing for one that no declaration makes.
+#[must_use]
+pub fn column_type(stored: &DataType) -> Option<ColumnType> {
     match stored {
         DataType::Utf8 => Some(ColumnType::Text),
         DataType::Int64 => Some(ColumnType::Int),

@@ -8,6 +8,7 @@ use arrow::datatypes::Field;
 use super::Ground;
 use crate::error::Result;
 use crate::model::Stream;
+use crate::policy::column_type;
 use crate::schema::{Class, Column, ColumnType, CustomRule, TableSchema};
 
 /// Where custom attributes stand in a record.
@@ -187,7 +188,7 @@ impl Ground {
         Ok(Some(Subject {
             stream: table.stream,
             column: stored.map(|field| field.name().clone()),
-            column_type: stored.map_or(ColumnType::Text, stored_type),
+            column_type: stored.and_then(|field| column_type(field.data_type())).unwrap_or(ColumnType::Text),
             class: rule.class,
             method: match stored.and_then(|field| field.metadata().get("method").cloned()) {
                 Some(method) => method,
@@ -224,19 +225,6 @@ fn column_subject(table: &TableSchema, column: &Column, stored: Option<&Field>) 
         others: others.into_iter().map(|rule| (Rule::of_custom(table, rule), why)).collect(),
         refused: None,
         path,
-    }
-}
-
-/// Returns the declared type of a stored column.
-pub(super) fn stored_type(field: &Field) -> ColumnType {
-    use arrow::datatypes::DataType;
-    match field.data_type() {
-        DataType::Int64 => ColumnType::Int,
-        DataType::Float64 => ColumnType::Float,
-        DataType::Boolean => ColumnType::Bool,
-        DataType::Timestamp(..) => ColumnType::Timestamp,
-        DataType::List(_) => ColumnType::TextList,
-        _ => ColumnType::Text,
     }
 }
 

@@ -5,13 +5,14 @@ use std::io::BufRead as _;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::find::{Subject, stored_type};
+use super::find::Subject;
 use super::{Ground, words};
 use crate::cli::{Context, print};
 use crate::error::{Error, Result, did_you_mean};
 use crate::lake::Lake;
 use crate::lake::manifest::Manifest;
 use crate::model::Stream;
+use crate::policy::column_type;
 use crate::schema::ColumnType;
 
 #[derive(Debug, Args)]
@@ -68,7 +69,7 @@ fn column(ground: &Ground, written: &str) -> Result<(Stream, Pseudonymized)> {
             let (name, path) = (field.name().clone(), field.metadata().get("path").cloned().unwrap_or_default());
             let full = format!("{stream}.{name}");
             if full == written && !words::parts(method).0.is_empty() {
-                let is_list = stored_type(field) == ColumnType::TextList;
+                let is_list = column_type(field.data_type()) == Some(ColumnType::TextList);
                 return Ok((stream, Pseudonymized { name, path, is_list }));
             }
             known.push(full);
