@@ -1,5 +1,5 @@
 -- name: qa_sample_per_agent
--- description: A random, repeatable sample of done tickets per agent for review.
+-- description: A random, repeatable sample of done tickets per agent for review, with who falls short of it.
 -- param seed: text = 'qa' -- another seed draws another sample; write it down with the review
 -- param per_agent: int = 5 -- tickets per agent
 -- param since: timestamp = now() - interval '7 days' -- tickets done at or after this time
@@ -9,18 +9,11 @@
 
 -- The draw of a ticket depends on the seed and its id only. A ticket that arrives late takes a place by its own draw and
 -- moves at most the last pick of its agent; all others keep their order, so that a review under way stays valid.
--- `drawn` beside `eligible` shows agents with fewer tickets than asked for.
-WITH drawn AS (
-    SELECT
-        ticket_id,
-        assigned_user_ids[1] AS agent_id,
-        first_done_at,
-        satisfaction_score,
-        row_number() OVER (
-            PARTITION BY assigned_user_ids[1]
-            ORDER BY sample_key($seed, ticket_id), ticket_id
-        ) AS pick,
-        count(*) OVER (PARTITION BY assigned_user_ids[1]) AS eligible
+-- `shortfall` is how many tickets an agent lacks. It cannot list who has none at all, since a row needs a ticket:
+-- qa_sample_shortfall does. The counts are joined and not a second window function beside the draw, because a window
+-- with the row number alone keeps only $per_agent rows of each agent and sorts nothing else.
+WITH eligible AS (
+    SELECT ticket_id, assigned_user_ids[1] AS agent_id, satisfaction_score
     FROM tickets
     WHERE status = 'done'
       AND last_done_at >= $since
@@ -28,14 +21,29 @@ WITH drawn AS (
       AND message_count >= $min_messages
       AND assigned_user_ids[1] IS NOT NULL
       AND spam IS DISTINCT FROM true
+),
+counts AS (
+    SELECT agent_id, count(*) AS eligible FROM eligible GROUP BY agent_id
+),
+draws AS (
+    SELECT
+        ticket_id,
+        agent_id,
+        satisfaction_score,
+        row_number() OVER (PARTITION BY agent_id ORDER BY sample_key($seed, ticket_id), ticket_id) AS pick
+    FROM eligible
+),
+picks AS (
+    SELECT * FROM draws WHERE pick <= $per_agent
 )
 SELECT
-    ticket_id,
-    user_name(agent_id) AS agent,
-    pick,
-    least(eligible, $per_agent) AS drawn,
-    eligible,
-    satisfaction_score
-FROM drawn
-WHERE pick <= $per_agent
-ORDER BY agent_id, pick
+    picks.ticket_id,
+    user_name(picks.agent_id) AS agent,
+    picks.pick,
+    least(counts.eligible, $per_agent) AS drawn,
+    counts.eligible,
+    greatest($per_agent - counts.eligible, 0) AS shortfall,
+    picks.satisfaction_score
+FROM picks
+JOIN counts ON counts.agent_id = picks.agent_id
+ORDER BY picks.agent_id, picks.pick

@@ -10,6 +10,7 @@ mod extract;
 mod init;
 mod keys;
 mod lake;
+mod lists;
 mod metrics;
 mod plan;
 mod policy;
@@ -17,6 +18,7 @@ mod progress;
 mod query;
 mod resolve;
 mod sandbox;
+mod watch;
 
 use std::error::Error as StdError;
 use std::io::Write;
@@ -34,6 +36,8 @@ use crate::config::{Config, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::Lake;
 use crate::telemetry::{self, LogFormat};
+
+use self::watch::Watch;
 
 /// Whether what is said goes out as JSON events; one process has one standard error.
 static IS_JSON: AtomicBool = AtomicBool::new(false);
@@ -80,6 +84,8 @@ enum Command {
     Query(query::Arguments),
     /// Plan every SQL file against the current schema
     Check(check::Arguments),
+    /// Look at recorded ticket lists: what is in them, how they differ, why a ticket is in them
+    Lists(lists::Arguments),
     /// Expand ticket IDs into live details, one JSON line a ticket; nothing is stored
     Resolve(resolve::Arguments),
     /// Check and explain what is stored of each field, find declarations and pseudonyms
@@ -98,6 +104,7 @@ struct Context {
     config: PathBuf,
     clock: SharedClock,
     quiet: bool,
+    watch: Arc<Watch>,
 }
 
 impl Context {
@@ -142,7 +149,8 @@ pub fn main(cli: &Cli) -> ExitCode {
         let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
         say(&format!("defect of this program at {place}; please report it"));
     }));
-    let context = Context { config: cli.config.clone(), clock: Arc::new(SystemClock), quiet: cli.quiet };
+    let context =
+        Context { config: cli.config.clone(), clock: Arc::new(SystemClock), quiet: cli.quiet, watch: Arc::default() };
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.enable_all().max_blocking_threads(BLOCKING_THREADS);
     if matches!(cli.command, Command::Extract(_)) {
@@ -154,6 +162,9 @@ pub fn main(cli: &Cli) -> ExitCode {
             return fail(&Error::internal("failed to start the runtime").with_source(source), log_format);
         }
     };
+    if !cli.command.ends_itself() {
+        context.watch.start(log_format);
+    }
     let command = async {
         tokio::select! {
             outcome = cli.command.run(&context) => outcome,
@@ -214,6 +225,7 @@ impl Command {
             Self::Plan(arguments) => plan::run(context, arguments).await,
             Self::Query(arguments) => query::run(context, arguments).await,
             Self::Check(arguments) => check::run(context, arguments).await,
+            Self::Lists(arguments) => lists::run(context, arguments).await,
             Self::Resolve(arguments) => resolve::run(context, arguments).await,
             Self::Policy(arguments) => policy::run(context, arguments).await,
             Self::Lake(arguments) => lake::run(context, arguments).await,

@@ -38,7 +38,7 @@ pub struct Config {
     /// What an extract does for the lake at its end, when it is due; `None` when `[lake] maintain = "off"`. Default "auto": files
     /// stay few and queries quick without anybody's doing; off leaves it to `counterfoil lake compact`.
     pub maintain: Option<MaintainSettings>,
-    /// What is kept for how long: `[lake] keep_history`, `keep_tickets`, `keep_versions`.
+    /// What is kept for how long: `[lake] keep_history`, `keep_tickets`, `keep_lists`, `keep_versions`.
     pub retain: RetainSettings,
     /// How old an object that nothing names has to be before it is deleted. Default 24 hours, an hour at least; it must be
     /// longer than any run takes from putting a file to committing it.
@@ -56,6 +56,9 @@ pub struct Config {
     pub queries: PathBuf,
     /// Bounds of a query.
     pub query: QuerySettings,
+    /// How long a query may take from its start to its last row, a reader's pauses included; then it ends with exit code 6.
+    /// Default none: a person ends what takes too long. Schedulers set it, so that one query cannot hold up a whole job.
+    pub query_timeout: Option<Duration>,
     /// Bounds of an extract.
     pub extract: ExtractSettings,
     /// Where each extract leaves its figures for a Prometheus textfile collector.

@@ -32,6 +32,7 @@ mod gc;
 mod index;
 mod layout;
 mod lease;
+pub mod lists;
 mod live;
 mod log;
 mod maintain;
@@ -49,6 +50,7 @@ mod rewrite;
 mod rings;
 pub mod run;
 pub mod scan;
+pub mod sealed;
 mod store;
 mod tables;
 mod tail;
@@ -94,6 +96,7 @@ use crate::lake::manifest::Manifest;
 use crate::lake::mark::Mark;
 use crate::lake::scan::MetadataCache;
 use crate::lake::store::Missing;
+use crate::model::Stream;
 
 /// Rows of a data file at most: its decoded columns stay within some hundred megabytes while it is written.
 const ROWS_PER_FILE: usize = 1_000_000;
@@ -344,6 +347,10 @@ impl Lake {
         if name == tables::QUARANTINE {
             return tables::quarantine(manifest);
         }
+        if name == Stream::TicketLists.table() {
+            let store = Arc::clone(&self.0.store);
+            return lists::table(store, self.0.ring.clone(), self.0.cache.clone(), manifest);
+        }
         let found = tables::find(name).and_then(|(stream, view)| Some((manifest.tables.get(&stream)?, view)));
         let Some((table, view)) = found else {
             return Err(Error::query("the lake has no such table")
@@ -411,7 +418,9 @@ impl VersionSummary {
                 Action::Remove(..) => summary.files_removed += 1,
                 Action::Supersede(_, _, rows) => summary.rows_superseded += rows.len(),
                 Action::Run(run) => summary.runs.push(run.id.clone()),
-                Action::Policy(_)
+                Action::List(_)
+                | Action::Unlist(_)
+                | Action::Policy(_)
                 | Action::Pseudonyms(_)
                 | Action::Declare(..)
                 | Action::Redeclare(..)
@@ -450,7 +459,6 @@ mod tests {
     use crate::lake::quarantine::{Seen, SeenField};
     use crate::lake::run::{RunRecord, StreamRun};
     use crate::lake::simulation::{clock, root};
-    use crate::model::Stream;
 
     fn memory() -> Arc<dyn ObjectStore> {
         Arc::new(InMemory::new())
@@ -672,7 +680,7 @@ mod tests {
         for name in ["tickets", "ticket_versions", "tag_versions", "secrets"] {
             let error = lake.table(&lake.latest().await.unwrap(), name).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Query);
-            assert_eq!(error.hint(), Some("its tables are runs, quarantine"), "{name}");
+            assert_eq!(error.hint(), Some("its tables are runs, quarantine, ticket_lists"), "{name}");
         }
     }
 }

@@ -26,6 +26,9 @@ pub enum Stream {
     Brands,
     /// Service level agreements.
     Slas,
+    /// Recorded ticket lists: a table that the lake keeps as it keeps those of streams, and that nothing is extracted into,
+    /// so it is not one of [`ALL`](Self::ALL).
+    TicketLists,
 }
 
 impl Stream {
@@ -55,14 +58,21 @@ impl Stream {
             Self::Queues => "queues",
             Self::Brands => "brands",
             Self::Slas => "slas",
+            Self::TicketLists => "ticket_lists",
         }
+    }
+
+    /// Finds what is kept in a table: a stream, or the ticket lists.
+    #[must_use]
+    pub fn of_table(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().chain([Self::TicketLists]).find(|stream| stream.table() == name)
     }
 
     /// Returns the name of the table's key column.
     #[must_use]
     pub const fn key_column(self) -> &'static str {
         match self {
-            Self::Tickets => "ticket_id",
+            Self::Tickets | Self::TicketLists => "ticket_id",
             Self::Customers => "customer_id",
             Self::TicketTimes => "ticket_time_id",
             Self::Users => "user_id",

@@ -14,17 +14,25 @@ pub mod header;
 pub mod library;
 pub mod parameters;
 
+pub mod explain;
 pub mod functions;
+pub mod progress;
 pub mod session;
 
 pub mod check;
+pub mod feed;
+pub mod help;
+pub mod lists;
+pub mod record;
 pub mod sink;
 mod spill;
 
 mod fault;
 
 pub use check::Problem;
+pub use explain::Operator;
 pub use library::{BUILTIN, Broken, Library, QueryFile};
 pub use parameters::Arguments;
+pub use progress::{Gauge, Reading};
 pub use session::{Plan, QuerySettings, Rows, Session};
-pub use sink::Format;
+pub use sink::{Format, Protection, Sink};

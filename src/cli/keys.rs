@@ -162,8 +162,8 @@ impl Leases {
     }
 }
 
-/// Both leases, in the order in which everybody takes them.
-const BOTH: [Purpose; 2] = [Purpose::Maintenance, Purpose::Extract];
+/// All leases, in the order in which everybody takes them.
+const ALL: [Purpose; 3] = [Purpose::Maintenance, Purpose::Extract, Purpose::Record];
 
 async fn list(context: &Context, config: &Config) -> Result<()> {
     let lake = context.lake(config).await?;
@@ -252,7 +252,7 @@ async fn init_restricted(context: &Context, config: &Config) -> Result<()> {
         RootKey::create_file(path)?;
     }
     let root = root_of(config, Series::Restricted)?;
-    let leases = Leases::take(&lake, &BOTH, "init --restricted").await?;
+    let leases = Leases::take(&lake, &ALL, "init --restricted").await?;
     let made = lake.create_restricted(&root).await;
     leases.release().await;
     let ring = made?;
@@ -290,7 +290,7 @@ async fn init(context: &Context, config: &Config) -> Result<()> {
 async fn rotate(context: &Context, config: &Config, restricted: bool) -> Result<()> {
     let root = root_of(config, if restricted { Series::Restricted } else { Series::Main })?;
     let lake = context.lake(config).await?;
-    let leases = Leases::take(&lake, &BOTH, "rotate").await?;
+    let leases = Leases::take(&lake, &ALL, "rotate").await?;
     let rotated = if restricted { lake.rotate_restricted(&root).await } else { lake.rotate_keys(&root).await };
     leases.release().await;
     let ring = rotated?;
@@ -307,7 +307,7 @@ async fn rotate(context: &Context, config: &Config, restricted: bool) -> Result<
 async fn switch(context: &Context, config: &Config, id: &str, state: KeyState) -> Result<()> {
     let root = root_of(config, Series::of(id))?;
     let lake = context.lake(config).await?;
-    let leases = Leases::take(&lake, &BOTH, state.name()).await?;
+    let leases = Leases::take(&lake, &ALL, state.name()).await?;
     let switched = match state {
         KeyState::Disabled => lake.disable_key(&root, id).await,
         _ => lake.enable_key(&root, id).await,
@@ -352,7 +352,7 @@ async fn rewrap_ring(
             present
         ));
     }
-    let leases = Leases::take(&lake, &BOTH, "rewrap --root").await?;
+    let leases = Leases::take(&lake, &ALL, "rewrap --root").await?;
     let sealed = match series {
         Series::Main => lake.rewrap_ring(&root).await,
         Series::Restricted => lake.rewrap_restricted(&root).await,
@@ -439,7 +439,7 @@ async fn destroy(context: &Context, config: &Config, arguments: &Destroy) -> Res
         }
         Some(_) => {}
     }
-    let leases = Leases::take(&lake, &BOTH, "destroy").await?;
+    let leases = Leases::take(&lake, &ALL, "destroy").await?;
     let destroyed = destroy_with_leases(&lake, &root, id, arguments.lose_data).await;
     leases.release().await;
     let ring = destroyed?;

@@ -40,6 +40,7 @@ const KNOWN: [(&str, &[&str]); 6] = [
             "maintain",
             "keep_history",
             "keep_tickets",
+            "keep_lists",
             "keep_versions",
             "gc_after",
             "state",
@@ -56,7 +57,7 @@ const KNOWN: [(&str, &[&str]); 6] = [
     ),
     ("keys", &["root", "restricted", "endpoint", "region", "token", "namespace"]),
     ("policy", &["schemas"]),
-    ("query", &["library", "memory", "spill", "temp"]),
+    ("query", &["library", "memory", "spill", "temp", "timeout"]),
     ("extract", &["overlap", "index_lag", "concurrency", "small_every", "metrics_file", "commit_rows", "page_size"]),
 ];
 
@@ -259,6 +260,7 @@ impl Settings {
                 namespace: self.text("keys", "namespace")?,
             },
             schemas: folder(self.text("policy", "schemas")?, "schemas"),
+            query_timeout: self.duration("query", "timeout")?.filter(|timeout| !timeout.is_zero()),
             queries: folder(self.text("query", "library")?, "queries"),
             query,
             extract,
@@ -324,6 +326,7 @@ impl Settings {
         Ok(RetainSettings {
             keep_history: self.age("keep_history")?,
             keep_tickets: self.age("keep_tickets")?,
+            keep_lists: self.age("keep_lists")?,
             keep_versions: self.age("keep_versions")?.unwrap_or(DEFAULT_KEEP_VERSIONS),
         })
     }

@@ -153,7 +153,7 @@ pub(super) const fn list(stream: Stream) -> Option<(Endpoint, &'static str)> {
         Stream::Queues => (Endpoint::Queues, "/v1/routing/queues?page=1&pageSize=100"),
         Stream::Brands => (Endpoint::Brands, "/v1/brands?page=1&pageSize=100"),
         Stream::Slas => (Endpoint::Slas, "/v1/slas?page=1&pageSize=100"),
-        Stream::Tickets | Stream::Customers | Stream::TicketTimes => return None,
+        Stream::Tickets | Stream::Customers | Stream::TicketTimes | Stream::TicketLists => return None,
     })
 }
 

@@ -211,7 +211,9 @@ impl Lake {
     ) -> Result<ApplyReport> {
         let Self(lake) = self;
         if settings.expire {
-            leases.push(self.lease(Purpose::Extract, holder).await?);
+            for purpose in [Purpose::Extract, Purpose::Record] {
+                leases.push(self.lease(purpose, holder).await?);
+            }
         }
         let mut report = ApplyReport::default();
         for _ in 0..ROUNDS {

@@ -15,8 +15,10 @@
 //!     {"add":       {"table": "tickets", "schema": 0, "path": …, "bytes": …, "rows": …, "pin": "<base64>", "tail_bytes": …,
 //!                    "min_key": …, "max_key": …, "updated_ms": [from, to], "policy": …, "content": "<base64>",
 //!                    "appended": [first, last], "pseudonyms": 2, "restricted_key": "restricted-1",
-//!                    "superseded": "<roaring>", "tombstones": "<roaring>", "index": {"header_bytes": …, "bytes": …}}},
+//!                    "recording": "<uuid>", "superseded": "<roaring>", "tombstones": "<roaring>", "index": {"header_bytes": …, "bytes": …}}},
 //!     {"pseudonyms": {"version": 2}},
+//!     {"list":      {"id": "<uuid>", "list": "vip_week", "recorded_ms": …, …}},
+//!     {"unlist":    {"id": "<uuid>"}},
 //!     {"watermark": {"table": "tickets", "to": {…}}},
 //!     {"run":       {…}},
 //!     {"quarantine": {"table": "tickets", "seen": {"whole": true, "fields": [{"path": …, "type": "text", "reason": "undeclared",
@@ -53,6 +55,9 @@
 //! none) are paths whose entries go because something declares them now; `attributes` (absent: as before) are the custom
 //! attributes that the source defines, with its mark for sensitive ones. Entries are bounded by each reader alike.
 //!
+//! `list` is the record of a ticket list ([`Recording`]), new or told anew; `unlist` forgets one, whose files must have left the
+//! table `ticket_lists` by then. Files of that table, and no others, name the `recording` whose ids they hold.
+//!
 //! The seal binds the object to the lake and to its version, so a commit that was put under another number, or taken from
 //! another lake, does not open. `id` lets a writer recognize its own commit when a store reports a put twice.
 //!
@@ -73,6 +78,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::lake::layout;
+use crate::lake::lists::Recording;
 use crate::lake::manifest::{DataFile, IndexSize, Watermark};
 use crate::lake::quarantine::Seen;
 use crate::lake::run::RunRecord;
@@ -125,6 +131,10 @@ pub(super) enum Action {
     Pseudonyms(u32),
     /// Fields of the stream that were seen and not stored.
     Quarantine(Stream, Arc<Seen>),
+    /// The record of a ticket list, new or told anew.
+    List(Arc<Recording>),
+    /// The recording of this id is forgotten.
+    Unlist(String),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -154,6 +164,8 @@ enum WireAction {
     Run(Box<RunRecord>),
     Pseudonyms { version: u32 },
     Quarantine { table: String, seen: Seen },
+    List(Box<Recording>),
+    Unlist { id: String },
 }
 
 /// The version of pseudonyms that is in force in a lake where none was ever rotated.
@@ -194,6 +206,8 @@ struct WireFile {
     index: Option<IndexSize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     restricted_key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    recording: Option<String>,
 }
 
 impl Commit {
@@ -311,6 +325,7 @@ impl Action {
                 tombstones: bitmap_text(&file.tombstones)?,
                 index: file.index,
                 restricted_key: file.restricted_key.as_deref().map(str::to_owned),
+                recording: file.recording.as_deref().map(str::to_owned),
             })),
             Self::Remove(stream, path) => WireAction::Remove { table: stream.to_string(), path: path.clone() },
             Self::Supersede(stream, path, rows) => {
@@ -322,6 +337,8 @@ impl Action {
             Self::Quarantine(stream, seen) => {
                 WireAction::Quarantine { table: stream.to_string(), seen: Seen::clone(seen) }
             }
+            Self::List(recording) => WireAction::List(Box::new(Recording::clone(recording))),
+            Self::Unlist(id) => WireAction::Unlist { id: id.clone() },
         })
     }
 }
@@ -370,6 +387,7 @@ impl WireAction {
                     tombstones: bitmap(&file.tombstones)?,
                     index: file.index,
                     restricted_key: file.restricted_key.map(Arc::from),
+                    recording: file.recording.map(Arc::from),
                 }),
             ),
             Self::Remove { table, path } => Action::Remove(stream(&table)?, path),
@@ -378,12 +396,14 @@ impl WireAction {
             Self::Run(run) => Action::Run(Arc::from(run)),
             Self::Pseudonyms { version } => Action::Pseudonyms(version),
             Self::Quarantine { table, seen } => Action::Quarantine(stream(&table)?, Arc::new(seen)),
+            Self::List(recording) => Action::List(Arc::from(recording)),
+            Self::Unlist { id } => Action::Unlist(id),
         })
     }
 }
 
 fn stream(table: &str) -> Result<Stream> {
-    table.parse().map_err(|_| Error::data("a commit names an unknown table").with_context("table", table))
+    Stream::of_table(table).ok_or_else(|| Error::data("a commit names an unknown table").with_context("table", table))
 }
 
 fn bytes(text: &str) -> Result<Vec<u8>> {
@@ -426,6 +446,7 @@ mod tests {
 
     use super::*;
     use crate::error::ErrorKind;
+    use crate::lake::lists::{RecordedParameter, RecordedValue};
     use crate::lake::quarantine::SeenField;
     use crate::policy::{AttributeRule, ColumnRule, RulesOfTable};
 
@@ -454,6 +475,7 @@ mod tests {
             appended: Some((3, 6)),
             pseudonyms: 2,
             restricted_key: None,
+            recording: Some("r".into()),
             superseded: (0..69_000).collect(),
             tombstones: [5, 69_999].into_iter().collect(),
             index: Some(IndexSize { header_bytes: 300_000, bytes: 2_000_000 }),
@@ -464,6 +486,7 @@ mod tests {
             pseudonyms: 1,
             updated_ms: None,
             index: None,
+            recording: None,
             superseded: RoaringBitmap::new(),
             ..file.clone()
         };
@@ -512,6 +535,17 @@ mod tests {
                 Action::Redeclare(Stream::Tickets, columns()),
                 Action::Quarantine(Stream::Tickets, Arc::new(seen)),
                 Action::Quarantine(Stream::Tags, Arc::new(Seen::default())),
+                Action::Unlist("q".to_owned()),
+                Action::List(Arc::new(Recording {
+                    id: "r".to_owned(),
+                    list: "x".to_owned(),
+                    parameters: vec![RecordedParameter {
+                        name: "since".to_owned(),
+                        kind: "text[]".to_owned(),
+                        value: RecordedValue::List(vec![Some("a".to_owned()), None]),
+                    }],
+                    ..Recording::default()
+                })),
             ],
         }
     }

@@ -9,8 +9,11 @@
 //! **What goes.** A customer's row and its tickets: a ticket goes as a whole when any version of it names the customer. The
 //! times spent on those tickets, and those that name the customer. Values of other rows that hold one of these ids, in any
 //! column of texts, become null. Ids in the records of runs go. Older versions end, because their commits hold ids as bounds
-//! of files; and every data file that no version names is deleted whatever its age, because both leases are held, so that
+//! of files. Ids leave the recorded ticket lists, and SQL and parameters of a recording that hold one are blanked. Every data file that no version names is deleted whatever its age, because all leases are held, so that
 //! no extract has files in progress.
+//!
+//! An id that only a ticket list holds any more, because retention took the ticket, is not known to be the customer's: erase
+//! such tickets by their ids.
 //!
 //! **Crashes.** The rewrite is one commit. Whatever is cut off after it is completed by the same erasure once more: it finds the
 //! rows in older versions, or only objects that nothing names, and goes on from there. It commits a version of its own even when no row
@@ -39,6 +42,7 @@ use crate::error::{Error, Result};
 use crate::lake::commit::Action;
 use crate::lake::expire::Expire;
 use crate::lake::lease::{Lease, Purpose, release_all, renew_all};
+use crate::lake::lists::Recording;
 use crate::lake::log::Kept;
 use crate::lake::manifest::{DataFile, Manifest};
 use crate::lake::rewrite::{self, History, Replaced, Rewritten, Source};
@@ -91,6 +95,8 @@ pub struct ErasePlan {
     pub tables: Vec<ErasedTable>,
     /// Records of runs that name something of it.
     pub runs: u64,
+    /// Recordings of ticket lists whose SQL or parameters name something of it.
+    pub recordings: u64,
     /// Versions that would end.
     pub versions: u64,
     /// Objects that no version names already, and that would be deleted.
@@ -116,6 +122,8 @@ pub struct Receipt {
     pub tables: Vec<ErasedTable>,
     /// Records of runs that named something of it.
     pub runs: u64,
+    /// Recordings of ticket lists whose SQL or parameters named something of it.
+    pub recordings: u64,
     /// Versions that ended.
     pub versions_expired: u64,
     /// Objects deleted: commits, snapshots, data files, indexes.
@@ -133,7 +141,7 @@ impl Receipt {
     /// Tells whether nothing was there to erase.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.tables.is_empty() && self.runs == 0
+        self.tables.is_empty() && self.runs == 0 && self.recordings == 0
     }
 }
 
@@ -153,6 +161,9 @@ impl fmt::Display for ErasePlan {
         }
         if self.runs > 0 {
             writeln!(f, "runs: {} records name something of it", self.runs)?;
+        }
+        if self.recordings > 0 {
+            writeln!(f, "ticket lists: SQL or parameters of {} recordings name something of it", self.recordings)?;
         }
         if self.versions > 0 {
             writeln!(f, "versions: {} would end; time travel begins anew", self.versions)?;
@@ -189,12 +200,16 @@ struct Search {
     /// Files that hold nothing of it.
     clean: HashSet<String>,
     runs: Vec<RunRecord>,
+    /// Recordings of the newest version, told anew.
+    lists: Vec<Recording>,
+    /// Recordings that any kept version tells of with something of it.
+    recordings: u64,
     not_followed: u64,
 }
 
 impl Search {
     fn is_empty(&self) -> bool {
-        self.tables.is_empty() && self.runs.is_empty()
+        self.tables.is_empty() && self.runs.is_empty() && self.recordings == 0
     }
 }
 
@@ -209,6 +224,7 @@ impl Lake {
         let versions = if search.is_empty() { 0 } else { self.plan_expiry(Expire::AllButNewest).await?.versions + 1 };
         Ok(ErasePlan {
             runs: search.runs.len() as u64,
+            recordings: search.recordings,
             tables: search.tables.into_values().collect(),
             versions,
             unused_objects: self.unused(None).await?.objects(),
@@ -226,13 +242,13 @@ impl Lake {
     /// [`Unavailable`](crate::error::ErrorKind::Unavailable) when the store fails: the same erasure once more completes it.
     pub async fn erase(&self, request: &EraseRequest, holder: &str) -> Result<Receipt> {
         let mut leases = vec![self.lease(Purpose::Maintenance, holder).await?];
-        let outcome = match self.lease(Purpose::Extract, holder).await {
-            Ok(lease) => {
-                leases.push(lease);
-                self.erase_under(request, &mut leases).await
+        let outcome = async {
+            for purpose in [Purpose::Extract, Purpose::Record] {
+                leases.push(self.lease(purpose, holder).await?);
             }
-            Err(error) => Err(error),
-        };
+            self.erase_under(request, &mut leases).await
+        }
+        .await;
         let released = release_all(leases).await;
         let receipt = outcome?;
         released?;
@@ -272,6 +288,7 @@ impl Lake {
             customers: texts(&request.customers),
             tickets: texts(&request.tickets),
             runs: search.runs.len() as u64,
+            recordings: search.recordings,
             tables: search.tables.into_values().collect(),
             versions_expired: expiry.versions,
             objects_deleted: expiry.objects + deleted,
@@ -297,8 +314,10 @@ impl Lake {
         renew_all(leases).await?;
         let runs = |_: &Manifest| {
             let told = search.runs.iter().map(|run| Action::Run(Arc::new(run.clone())));
+            let lists = search.lists.iter().map(|recording| Action::List(Arc::new(recording.clone())));
+            let told: Vec<Action> = told.chain(lists).collect();
             // Without any, a version is made all the same.
-            (!search.runs.is_empty()).then(|| told.collect())
+            (!told.is_empty()).then_some(told)
         };
         match rewrite::replace_with(lake, &changes, runs).await? {
             Replaced::Done(_) => Ok(true),
@@ -362,7 +381,20 @@ impl Lake {
             }
         }
 
-        let traces = Traces::new(customers.union(&tickets).copied().collect(), texts);
+        let ids: HashSet<ObjectId> = customers.union(&tickets).copied().collect();
+        let named = Traces::new(ids.clone(), texts.clone());
+        let told = |recording: &Arc<Recording>| recording.without(|text| named.names(text));
+        // Files hold the parameters of their recording as one text.
+        let mut recordings = BTreeSet::new();
+        for recording in kept.lists.iter().filter(|recording| told(recording).is_some()) {
+            recordings.insert(recording.id.as_str());
+            if !recording.parameters.is_empty() {
+                texts.insert(recording.parameters_json());
+            }
+        }
+        let recordings = recordings.len() as u64;
+        let lists: Vec<Recording> = kept.newest.lists.iter().filter_map(told).collect();
+        let traces = Traces::new(ids, texts);
         let wanted = Arc::new(Wanted { customers, tickets, traces });
         let mut tables: BTreeMap<Stream, ErasedTable> = BTreeMap::new();
         let mut sources = Vec::new();
@@ -394,7 +426,7 @@ impl Lake {
             sources.push((*stream, Source { file: Arc::clone(file), dropped: found.rows }));
         }
         let runs = kept.newest.runs.iter().filter_map(|run| without(run, &wanted.traces)).collect();
-        Ok(Search { wanted, kept, tables, sources, clean, runs, not_followed })
+        Ok(Search { wanted, kept, tables, sources, clean, runs, lists, recordings, not_followed })
     }
 
     /// Adds what a file holds in place of the customers' ids.
@@ -438,7 +470,7 @@ impl Lake {
         for (path, (stream, file)) in &kept.files {
             let (min, max) = file.key_range()?;
             let is_bound = |id| match stream {
-                Stream::Tickets => search.wanted.tickets.contains(&id),
+                Stream::Tickets | Stream::TicketLists => search.wanted.tickets.contains(&id),
                 Stream::Customers => search.wanted.customers.contains(&id),
                 _ => false,
             };
@@ -456,6 +488,12 @@ impl Lake {
         }
         if kept.newest.runs.iter().any(|run| without(run, &search.wanted.traces).is_some()) {
             return Err(left("the record of a run", "log"));
+        }
+        let mut recordings = kept.lists.iter();
+        if let Some(recording) =
+            recordings.find(|known| known.without(|text| search.wanted.traces.names(text)).is_some())
+        {
+            return Err(left("the record of a ticket list", &recording.id));
         }
         if let Some(object) = self.unnamed().await?.first() {
             return Err(left("an object that no version names", object));
@@ -484,7 +522,7 @@ fn search_columns(held: &WholeFile, stream: Stream, wanted: &Wanted) -> Result<F
     let key_column = stream.key_column();
     let mut found = Found::default();
     let is_wanted = |id: ObjectId| match stream {
-        Stream::Tickets => wanted.tickets.contains(&id),
+        Stream::Tickets | Stream::TicketLists => wanted.tickets.contains(&id),
         Stream::Customers => wanted.customers.contains(&id),
         _ => wanted.traces.has(id),
     };

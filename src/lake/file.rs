@@ -201,6 +201,7 @@ pub(super) fn encode_columns(
         pseudonyms: 1,
         index: None,
         restricted_key: restricted_key.map(Arc::from),
+        recording: None,
     };
     if is_restricted {
         // What would leave a column in the clear, or under the wrong key, must not be kept.
@@ -210,7 +211,7 @@ pub(super) fn encode_columns(
 }
 
 /// Gives every column a key: the restricted ones one of their own, the others the file's.
-fn column_keys(
+pub(super) fn column_keys(
     schema: &SchemaRef,
     file_key: FileKey,
     restricted_key: &FileKey,
@@ -274,7 +275,7 @@ pub fn open_tail(file: &DataFile, tail: &Bytes, ring: &KeyRing) -> Result<Arc<Pa
         (Err(cause), None) => return Err(damaged("footer of the data file does not decrypt").with_source(cause)),
         (Ok(metadata), None) => metadata,
     };
-    if !has_its_keys(&metadata, file) {
+    if !has_its_keys(&metadata, &file.schema, file.restricted_key.as_deref()) {
         return Err(damaged("a column of the data file is not encrypted by the key that it should have"));
     }
     if !is_within(&metadata, file, &restricted::unreadable(ring, file)) {
@@ -334,18 +335,18 @@ impl KeyRetriever for RingRetriever {
 }
 
 /// Tells whether every chunk is encrypted, and by the key of its column: without restricted columns by the footer's, else each
-/// by its own, the restricted ones under the key that the manifest names.
-fn has_its_keys(metadata: &ParquetMetaData, file: &DataFile) -> bool {
-    let is_restricted = |leaf| restricted::columns(&file.schema).any(|column| is_of(leaf, column));
+/// by its own, the restricted ones under the key that is named.
+pub(super) fn has_its_keys(metadata: &ParquetMetaData, schema: &Schema, restricted_key: Option<&str>) -> bool {
+    let is_restricted = |leaf| restricted::columns(schema).any(|column| is_of(leaf, column));
     let mut chunks = metadata.row_groups().iter().flat_map(RowGroupMetaData::columns);
-    chunks.all(|chunk| match (chunk.crypto_metadata(), &file.restricted_key) {
+    chunks.all(|chunk| match (chunk.crypto_metadata(), restricted_key) {
         (Some(ColumnCryptoMetaData::ENCRYPTION_WITH_FOOTER_KEY), None) => true,
         (Some(ColumnCryptoMetaData::ENCRYPTION_WITH_COLUMN_KEY(column)), Some(restricted_key)) => {
             let id = column.key_metadata.as_deref().and_then(|metadata| master_key_id(metadata).ok());
             column.path_in_schema == chunk.column_path().parts()
                 && id.is_some_and(|id| {
                     if is_restricted(chunk.column_path()) {
-                        *id == **restricted_key
+                        id == restricted_key
                     } else {
                         Series::of(&id) == Series::Main
                     }
@@ -404,7 +405,7 @@ fn columns_without_dictionary(rows: &impl Columns, key_column: &str) -> Result<V
     Ok(plain)
 }
 
-fn properties(
+pub(super) fn properties(
     schema: &SchemaRef,
     key_column: &str,
     plain: &[FieldRef],
@@ -438,16 +439,24 @@ fn properties(
 
 /// Tells whether a sample of the column has few repetitions.
 fn is_mostly_distinct(rows: &impl Columns, index: usize) -> Result<bool> {
-    let data_type = rows.schema().field(index).data_type();
-    if !matches!(data_type, DataType::Utf8 | DataType::Int64 | DataType::Float64 | DataType::Timestamp(_, _)) {
+    if !can_be_sampled(rows.schema().field(index).data_type()) {
         return Ok(false);
     }
-    let sampled = rows.sample(index, SAMPLE_ROWS)?;
+    Ok(has_few_repetitions(&rows.sample(index, SAMPLE_ROWS)?))
+}
+
+/// Tells whether values of a type can be told apart by [`has_few_repetitions`].
+pub(super) fn can_be_sampled(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::Int64 | DataType::Float64 | DataType::Timestamp(_, _))
+}
+
+/// Tells whether most values of a column of texts, or of values of 64 bits, stand there once.
+pub(super) fn has_few_repetitions(sampled: &ArrayRef) -> bool {
     let present = sampled.len() - sampled.null_count();
     if present <= FEW_VALUES {
-        return Ok(false);
+        return false;
     }
-    let distinct = if *data_type == DataType::Utf8 {
+    let distinct = if *sampled.data_type() == DataType::Utf8 {
         sampled.as_string::<i32>().iter().flatten().collect::<HashSet<_>>().len()
     } else {
         // The bits of a number, whatever they stand for, tell equal from different.
@@ -455,7 +464,7 @@ fn is_mostly_distinct(rows: &impl Columns, index: usize) -> Result<bool> {
         let bits = &bits.buffers()[0].typed_data::<u64>()[bits.offset()..];
         (0..sampled.len()).filter(|row| sampled.is_valid(*row)).map(|row| bits[row]).collect::<HashSet<_>>().len()
     };
-    Ok(distinct * 2 > present)
+    distinct * 2 > present
 }
 
 /// Copies the schema without any metadata: units and descriptions are the manifest's, and a file says no more than it must.

@@ -66,7 +66,7 @@ impl Lake {
         let age_ms = i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX);
         let cut_ms = self.0.clock.now().as_millisecond().saturating_sub(age_ms);
         let mut garbage = self.unused(Some(cut_ms)).await?;
-        for purpose in [Purpose::Extract, Purpose::Maintenance] {
+        for purpose in [Purpose::Extract, Purpose::Maintenance, Purpose::Record] {
             let mut numbers = lease::list(self.0.store.as_ref(), purpose).await?;
             numbers.pop();
             garbage.leases.extend(numbers.into_iter().map(|number| layout::lease(purpose, number)));
@@ -158,7 +158,11 @@ impl Lake {
 fn stem(path: &str) -> Option<&str> {
     let stem = path.strip_suffix(".parquet").or_else(|| path.strip_suffix(".index"))?;
     let file = format!("{stem}.parquet");
-    Stream::ALL.into_iter().any(|stream| layout::is_data_file(stream, &file)).then_some(stem)
+    Stream::ALL
+        .into_iter()
+        .chain([Stream::TicketLists])
+        .any(|stream| layout::is_data_file(stream, &file))
+        .then_some(stem)
 }
 
 async fn list(store: &dyn ObjectStore, folder: &str) -> Result<Vec<ObjectMeta>> {

@@ -9,6 +9,7 @@
 //! <root>/log/00000000000000000020.snapshot  all commits up to a version in one sealed object
 //! <root>/log/00000000000000000017.start     empty: versions before this one are not kept
 //! <root>/data/<table>/<uuid-v7>.parquet     immutable encrypted Parquet
+//! <root>/data/ticket_lists/<uuid-v7>.parquet  the ids of a recorded ticket list
 //! <root>/data/<table>/<uuid-v7>.index       where its ids stand, encrypted; not for every file
 //! <root>/leases/<purpose>/<number>          who extracts, or tidies up, and until when; the highest number counts
 //! ```

@@ -1,11 +1,13 @@
-//! The leases: one run at a time spends the source's budget, and one command at a time tidies up.
+//! The leases: one run at a time spends the source's budget, one command at a time tidies up, one query at a time records a
+//! ticket list.
 //!
 //! ```text
 //! leases/extract/00000000000000000007       {"format":1,"holder":"run …, process …","taken_ms":…,"expires_ms":…,"seat":{…}}
 //! leases/maintenance/00000000000000000002   the same
+//! leases/record/00000000000000000005        the same
 //! ```
 //!
-//! Whoever needs both takes `maintenance` first.
+//! Whoever needs several takes them in this order: `maintenance`, `extract`, `record`.
 //!
 //! A lease also says which process holds it, as far as another one can look that up: see [`holder`]. One whose process
 //! has ended is taken over at once by a process beside it; elsewhere it lasts until it expires.
@@ -40,6 +42,8 @@ pub enum Purpose {
     Extract,
     /// Rewriting files, expiring versions, deleting objects.
     Maintenance,
+    /// Putting a ticket list: seconds at most, so whoever finds it taken waits.
+    Record,
 }
 
 impl Purpose {
@@ -49,6 +53,7 @@ impl Purpose {
         match self {
             Self::Extract => "extract",
             Self::Maintenance => "maintenance",
+            Self::Record => "record",
         }
     }
 }

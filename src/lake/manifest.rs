@@ -14,6 +14,7 @@ use roaring::RoaringBitmap;
 
 use crate::error::{Error, Result};
 use crate::lake::commit::{Action, Commit};
+use crate::lake::lists::Recording;
 use crate::lake::quarantine::Quarantine;
 use crate::lake::run::RunRecord;
 use crate::lake::{index, layout, restricted};
@@ -44,6 +45,8 @@ pub struct Manifest {
     pub policies: BTreeMap<String, Arc<Rules>>,
     /// Fields that were seen and not stored, by stream.
     pub quarantine: BTreeMap<Stream, Arc<Quarantine>>,
+    /// Recordings of ticket lists, oldest first.
+    pub lists: Vec<Arc<Recording>>,
 }
 
 /// A table: its columns (the union over its history) and files.
@@ -95,6 +98,8 @@ pub struct DataFile {
     pub index: Option<IndexSize>,
     /// The key of the restricted ring that wraps the key of the file's restricted columns, where it has any.
     pub restricted_key: Option<Arc<str>>,
+    /// The recording whose ids it holds: there is one exactly in the table of ticket lists.
+    pub recording: Option<Arc<str>>,
 }
 
 /// How long a file's index is.
@@ -126,6 +131,7 @@ impl Default for DataFile {
             tombstones: RoaringBitmap::new(),
             index: None,
             restricted_key: None,
+            recording: None,
         }
     }
 }
@@ -171,6 +177,9 @@ impl DataFile {
         }
         if self.restricted_key.is_some() != restricted::columns(&self.schema).next().is_some() {
             return wrong("a data file has restricted columns without a key for them, or such a key without columns");
+        }
+        if self.recording.is_some() != (stream == Stream::TicketLists) {
+            return wrong("a data file of ticket lists names no recording, or one of another table does");
         }
         if self.index.is_some_and(|index| !index::is_size_of(index, self.rows)) {
             return wrong("the length of a data file's index does not go with its rows");
@@ -232,6 +241,8 @@ impl Manifest {
         let mut actions: Vec<Action> = self.pseudonyms.map(Action::Pseudonyms).into_iter().collect();
         let policies = self.policies.values().map(|rules| Action::Policy(Arc::clone(rules)));
         actions.extend(policies);
+        // Files of the ticket lists are checked against them.
+        actions.extend(self.lists.iter().map(|recording| Action::List(Arc::clone(recording))));
         for (stream, table) in &self.tables {
             actions.push(Action::Declare(*stream, Arc::clone(&table.schema)));
             actions.extend(table.files.iter().map(|file| Action::Add(*stream, Arc::clone(file))));
@@ -343,11 +354,33 @@ impl Changes<'_> {
                 }
                 Ok(())
             }
+            Action::List(recording) => {
+                let lists = &mut self.manifest.lists;
+                match lists.iter_mut().find(|known| known.id == recording.id) {
+                    Some(known) => *known = recording,
+                    None => lists.push(recording),
+                }
+                Ok(())
+            }
+            Action::Unlist(id) => self.unlist(&id),
             Action::Quarantine(stream, seen) => {
                 Arc::make_mut(self.manifest.quarantine.entry(stream).or_default()).apply(&seen);
                 Ok(())
             }
         }
+    }
+
+    fn unlist(&mut self, id: &str) -> Result<()> {
+        self.settle(Stream::TicketLists);
+        let table = self.manifest.tables.get(&Stream::TicketLists);
+        let files = table.map_or(&[][..], |table| &table.files);
+        if let Some(file) = files.iter().find(|file| file.recording.as_deref() == Some(id)) {
+            return Err(Error::data("a recording is forgotten that a data file holds the ids of")
+                .with_context("file", &file.path)
+                .with_context("recording", id));
+        }
+        self.manifest.lists.retain(|known| known.id != id);
+        Ok(())
     }
 
     fn declare(&mut self, stream: Stream, columns: SchemaRef) -> Result<()> {
@@ -384,6 +417,13 @@ impl Changes<'_> {
     fn add(&mut self, stream: Stream, mut file: Arc<DataFile>) -> Result<()> {
         file.check(stream)?;
         check_pseudonyms(&file, self.manifest.pseudonym_version())?;
+        if let Some(id) = file.recording.as_deref()
+            && !self.manifest.lists.iter().any(|known| known.id == id)
+        {
+            return Err(Error::data("a data file holds the ids of a recording that is not there")
+                .with_context("file", &file.path)
+                .with_context("recording", id));
+        }
         if file.appended.is_none() {
             Arc::make_mut(&mut file).appended = Some((self.version, self.version));
         }

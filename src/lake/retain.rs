@@ -4,6 +4,7 @@
 //! - `keep_tickets`: tickets whose newest `updated_at` is older go with all their versions, and with the times that agents
 //!   spent on them. The watermark of the tickets says from where they are complete, and moves up to the cut in the same
 //!   commit, so that a query can tell what it does not see and a reconciliation does not fetch them again.
+//! - `keep_lists`: recordings of ticket lists that were made earlier go, the newest of a list too.
 //! - `keep_versions`: older versions of the lake end, see [`expire`](crate::lake::expire).
 //!
 //! Nothing goes by default but old versions. A file whose rows all go leaves its table without being rewritten. Rows are out
@@ -42,13 +43,15 @@ pub struct RetainSettings {
     pub keep_history: Option<Duration>,
     /// Tickets, by their newest `updated_at`. Default: for ever. Less makes old tickets leave the lake.
     pub keep_tickets: Option<Duration>,
+    /// Recordings of ticket lists, by when they were made. Default: for ever. Less forgets which tickets a list had.
+    pub keep_lists: Option<Duration>,
     /// Versions of the lake. Default 30 days. Less frees storage sooner; more lets queries look further back.
     pub keep_versions: Duration,
 }
 
 impl Default for RetainSettings {
     fn default() -> Self {
-        Self { keep_history: None, keep_tickets: None, keep_versions: DEFAULT_KEEP_VERSIONS }
+        Self { keep_history: None, keep_tickets: None, keep_lists: None, keep_versions: DEFAULT_KEEP_VERSIONS }
     }
 }
 
@@ -72,6 +75,8 @@ pub struct RetainPlan {
     pub tables: BTreeMap<Stream, RetainedTable>,
     /// Tickets that go.
     pub tickets: u64,
+    /// Recordings of ticket lists that go, as `list@number`.
+    pub recordings: Vec<String>,
     /// From where the tickets are complete afterwards, milliseconds since 1970, when that moves.
     pub complete_from_ms: Option<i64>,
     /// The version that was made; absent in a plan, and when no row went.
@@ -89,6 +94,9 @@ impl fmt::Display for RetainPlan {
                 table.history_rows, table.ticket_rows, table.files_rewritten, table.files_removed
             )?;
         }
+        if !self.recordings.is_empty() {
+            writeln!(f, "ticket_lists: the recordings {}", self.recordings.join(", "))?;
+        }
         if let Some(from_ms) = self.complete_from_ms {
             let from = jiff::Timestamp::from_millisecond(from_ms).unwrap_or(jiff::Timestamp::MIN);
             writeln!(f, "tickets: {} not updated since {from:.3}; complete from there", self.tickets)?;
@@ -105,6 +113,8 @@ impl fmt::Display for RetainPlan {
 struct Drops {
     plan: RetainPlan,
     sources: Vec<(Stream, Source)>,
+    /// Ids of the recordings that go.
+    recordings: Vec<String>,
 }
 
 impl Lake {
@@ -148,7 +158,7 @@ impl Lake {
         let mut plan = RetainPlan::default();
         for _ in 0..ATTEMPTS {
             let drops = self.drops(settings, leases).await?;
-            if drops.sources.is_empty() {
+            if drops.sources.is_empty() && drops.recordings.is_empty() {
                 break;
             }
             if let Some(version) = self.drop_rows(&drops, leases).await? {
@@ -179,8 +189,12 @@ impl Lake {
         }
         renew_all(leases).await?;
         let from_ms = drops.plan.complete_from_ms;
-        let moved = |base: &Manifest| Some(moved(base, from_ms).into_iter().collect());
-        match rewrite::replace_with(lake, &changes, moved).await? {
+        let more = |base: &Manifest| {
+            let is_there = |id: &&String| base.lists.iter().any(|known| known.id == **id);
+            let gone = drops.recordings.iter().filter(is_there).cloned().map(Action::Unlist);
+            Some(moved(base, from_ms).into_iter().chain(gone).collect())
+        };
+        match rewrite::replace_with(lake, &changes, more).await? {
             Replaced::Done(manifest) => Ok(Some(manifest.version)),
             Replaced::Gone => Ok(None),
         }
@@ -231,6 +245,20 @@ impl Lake {
         }
 
         let mut drops = Drops::default();
+        if let Some(keep) = settings.keep_lists {
+            let cut_ms = before(lake, keep);
+            for recording in manifest.lists.iter().filter(|recording| recording.recorded_ms < cut_ms) {
+                drops.recordings.push(recording.id.clone());
+                drops.plan.recordings.push(recording.address());
+            }
+            let is_of = |file: &Arc<DataFile>| {
+                file.recording.as_deref().is_some_and(|id| drops.recordings.iter().any(|gone| gone == id))
+            };
+            for file in files(Stream::TicketLists).iter().filter(|file| is_of(file)) {
+                let dropped = (0..u32::try_from(file.rows).unwrap_or(u32::MAX)).collect();
+                drops.sources.push((Stream::TicketLists, Source { file: Arc::clone(file), dropped }));
+            }
+        }
         for ((stream, path), (history, tickets)) in rows {
             let history = history - &tickets;
             let dropped = &history | &tickets;

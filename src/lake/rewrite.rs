@@ -79,6 +79,7 @@ pub(super) enum History {
 pub(super) fn is_alike(left: &DataFile, right: &DataFile) -> bool {
     let (one, other) = (left.schema.fields(), right.schema.fields());
     left.policy == right.policy
+        && left.recording == right.recording
         && restricted::is_alike(&left.schema, &right.schema)
         && (Arc::ptr_eq(&left.schema, &right.schema)
             || one.len() == other.len()
@@ -268,6 +269,7 @@ async fn rewrite_edited(
             appended,
             pseudonyms,
             updated_ms: file.updated_ms.or(updated_ms),
+            recording: last.file.recording.clone(),
             ..file
         }));
     }

@@ -20,6 +20,7 @@ pub(in crate::lake) mod fixtures;
 mod guard;
 mod hidden;
 mod ids;
+mod planned;
 mod reader;
 #[cfg(test)]
 mod rights;
@@ -71,6 +72,7 @@ pub use cache::MetadataCache;
 pub use find::{FoundKey, find_keys};
 pub(in crate::lake) use find::{REV, UPDATED_AT, find_counting};
 pub use ids::FileIds;
+pub use planned::planned_files;
 pub(in crate::lake) use reader::{Access, Object};
 pub(in crate::lake) use whole::WholeFile;
 
@@ -101,6 +103,7 @@ pub fn provider(
 ) -> Result<Arc<dyn TableProvider>> {
     let stream = Stream::ALL
         .into_iter()
+        .chain([Stream::TicketLists])
         .find(|stream| {
             name.strip_suffix("_versions").unwrap_or(name) == stream.table().trim_end_matches('s')
                 || name == stream.table()

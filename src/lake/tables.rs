@@ -6,6 +6,7 @@
 //! | `users`, `teams`, `tags`, … | every row that the source listed last, those that it marks as deleted too: old tickets name them |
 //! | `ticket_versions`, `customer_versions` | every revision and tombstone |
 //! | `runs` | one per run and stream, from the manifest |
+//! | `ticket_lists` | one per ticket of each recording of a ticket list (`lake/lists.rs`) |
 //! | `quarantine` | one per field that was seen and not stored, from the manifest: names and counts |
 
 use std::collections::BTreeMap;
@@ -54,9 +55,9 @@ pub(super) fn find(name: &str) -> Option<(Stream, View)> {
 
 /// Lists the names that a version knows.
 pub(super) fn names(manifest: &Manifest) -> Vec<String> {
-    let streams = manifest.tables.keys();
+    let streams = manifest.tables.keys().filter(|stream| **stream != Stream::TicketLists);
     let named = streams.flat_map(|stream| [Some(stream.table()), versions_table(*stream)]).flatten();
-    named.chain([RUNS, QUARANTINE]).map(str::to_owned).collect()
+    named.chain([RUNS, QUARANTINE, Stream::TicketLists.table()]).map(str::to_owned).collect()
 }
 
 /// Makes the table of runs: one row per run and stream, one without a stream for a run that reached none.

@@ -264,7 +264,8 @@ impl Lake {
         for (stream, table) in &mut sound.tables {
             table.files.retain(|file| !unsound.contains(&file.path) && only.is_none_or(|only| only == *stream));
         }
-        for stream in sound.tables.keys() {
+        // A ticket may stand in any number of lists.
+        for stream in sound.tables.keys().filter(|stream| **stream != Stream::TicketLists) {
             let mut doubled = Vec::new();
             let mut count = 0u64;
             let mut last = None;

@@ -1,4 +1,7 @@
 //! Checks SQL files against the present schema: every file is planned, none is run.
+//!
+//! All that is wrong comes in one go: every line of a header, every parameter, and every table, column and function
+//! that is not there.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -57,6 +60,24 @@ impl fmt::Display for Problem {
 ///
 /// [`ErrorKind::Config`](crate::error::ErrorKind::Config) when one of the paths itself cannot be read.
 pub async fn check_paths(session: &Session, paths: &[&Path]) -> Result<(usize, Vec<Problem>)> {
+    paths_of(session, paths, false).await
+}
+
+/// As [`check_paths`], and asks that each file give a ticket list: that its first column be `ticket_id`.
+///
+/// # Errors
+///
+/// As [`check_paths`].
+pub async fn check_ticket_lists(session: &Session, paths: &[&Path]) -> Result<(usize, Vec<Problem>)> {
+    paths_of(session, paths, true).await
+}
+
+/// Checks SQL texts, each with the path that problems call it.
+pub async fn check_texts(session: &Session, texts: &[(&str, &str)]) -> Vec<Problem> {
+    texts_of(session, texts, false).await
+}
+
+async fn paths_of(session: &Session, paths: &[&Path], ids: bool) -> Result<(usize, Vec<Problem>)> {
     let mut seen = BTreeSet::new();
     let mut texts = Vec::new();
     let mut problems = Vec::new();
@@ -76,28 +97,29 @@ pub async fn check_paths(session: &Session, paths: &[&Path]) -> Result<(usize, V
         }
     }
     let texts: Vec<(&str, &str)> = texts.iter().map(|(path, sql)| (path.as_str(), sql.as_str())).collect();
-    problems.extend(check_texts(session, &texts).await);
+    problems.extend(texts_of(session, &texts, ids).await);
     Ok((seen.len(), problems))
 }
 
-/// Checks SQL texts, each with the path that problems call it.
-pub async fn check_texts(session: &Session, texts: &[(&str, &str)]) -> Vec<Problem> {
+async fn texts_of(session: &Session, texts: &[(&str, &str)], ids: bool) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut names: Vec<(String, &str)> = Vec::new();
     for (path, sql) in texts {
-        let file = match QueryFile::read(path, sql) {
-            Ok(file) => file,
-            Err(fault) => {
-                problems.push(Problem::new(path, fault));
-                continue;
-            }
-        };
+        let (file, faults) = QueryFile::read_all(path, sql);
+        let is_header_right = faults.is_empty();
+        problems.extend(faults.into_iter().map(|fault| Problem::new(path, fault)));
         match names.iter().find(|(name, _)| *name == file.name) {
             Some((name, other)) => problems.push(Problem::new(path, library::same_name(name, other))),
             None => names.push((file.name.clone(), path)),
         }
-        if let Err(fault) = session.dry_plan(&file).await {
-            problems.push(Problem::new(path, fault));
+        match session.survey(&file, is_header_right).await {
+            Ok(false) if ids => {
+                let fault = Fault::new("the first column is not `ticket_id`")
+                    .with_hint("select `ticket_id` first, or check without --ids");
+                problems.push(Problem::new(path, fault));
+            }
+            Ok(_) => {}
+            Err(faults) => problems.extend(faults.into_iter().map(|fault| Problem::new(path, fault))),
         }
     }
     problems
@@ -134,7 +156,7 @@ mod tests {
             ),
             ("SELECT tag_names(ticket_id) FROM tickets", "a.sql", "tag_names takes a list of ids", ""),
             ("-- name: right\nSELECT 1", "a.sql", "the name `right` is already taken by right.sql", ""),
-            ("-- only: a comment\n", "a.sql:1", "unknown header key `only`", ""),
+            ("-- only: a comment\nSELECT 1", "a.sql:1", "unknown header key `only`", ""),
             ("-- nothing\n", "a.sql", "no statement", ""),
         ] {
             let problems = check_texts(&session, &[("right.sql", right), ("a.sql", sql)]).await;
@@ -145,6 +167,86 @@ mod tests {
             let given = problems[0].hint.clone().unwrap_or_default();
             assert!(given.contains(hint), "{sql}: {given}");
         }
+    }
+
+    #[tokio::test]
+    async fn all_that_is_wrong_with_a_file_is_told_in_one_go() {
+        let clock: SharedClock = Arc::new(ManualClock::new(jiff::Timestamp::UNIX_EPOCH));
+        let session = Session::with_tables(vec![tickets()], &QuerySettings::default(), &clock).unwrap();
+        let wrong = "-- param since: timestamp = 5
+-- param rows: int = 1.5
+-- param unused: text
+-- param later: int = $rows + $sinse
+-- complete_through: $since - $untl
+SELECT ticket_id, reopn_count, sampel_key('a', stats) AS key
+FROM (SELECT ticket_id, reopn_count, stats FROM tickets WHERE updatd_at >= $since)
+WHERE reopn_count > $rows AND $later > 0 AND status = $stat
+ORDER BY lenth(ticket_id), reopn_count";
+        let problems = check_texts(&session, &[("a.sql", wrong)]).await;
+        let said: Vec<(String, &str)> =
+            problems.iter().map(|each| (each.to_string(), each.hint.as_deref().unwrap_or_default())).collect();
+        for (index, (place, message, hint)) in [
+            ("a.sql:1", "the default of parameter `since` is not of type timestamp", "it is of type int"),
+            ("a.sql:2", "the default of parameter `rows` is not of type int", ""),
+            ("a.sql:3", "parameter `unused` is declared but `$unused` is not used", ""),
+            ("a.sql:4", "the default of parameter `later` is wrong: `$sinse` is not declared above it", "`since`"),
+            ("a.sql:5", "complete_through is wrong: parameter `$untl` is not declared", "-- param untl"),
+            ("a.sql:6:19", "no column `reopn_count`", "`reopen_count`"),
+            ("a.sql:6:32", "no function `sampel_key`", "`sample_key`"),
+            ("a.sql:6:48", "no column `stats`", "`status`"),
+            ("a.sql:7:63", "no column `updatd_at`", "`updated_at`"),
+            ("a.sql:8:56", "parameter `$stat` is not declared", "-- param stat"),
+            ("a.sql:9:10", "no function `lenth`", "`length`"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let (text, given) = said.get(index).unwrap_or_else(|| panic!("{message} is not in {said:#?}"));
+            assert!(text.starts_with(&format!("{place}: {message}")), "{place}: {message}, but {said:#?}");
+            assert!(given.contains(hint), "{hint} is not in {given}");
+        }
+        assert_eq!(said.len(), 11, "{said:#?}");
+    }
+
+    #[tokio::test]
+    async fn every_table_that_is_not_there_and_every_wrong_line_of_a_header_is_told() {
+        let clock: SharedClock = Arc::new(ManualClock::new(jiff::Timestamp::UNIX_EPOCH));
+        let session = Session::with_tables(vec![tickets()], &QuerySettings::default(), &clock).unwrap();
+        let tables = "WITH own AS (SELECT 1 AS one)
+SELECT * FROM own, tickts, users, generate_series(1, 2), tickets
+WHERE ticket_id NOT IN (SELECT ticket_id FROM lists) AND status = $status";
+        let header = "-- nam: x\n-- max_age: soon\n-- param n: integer = 1\nSELECT $n, reopn_count FROM tickets";
+        let right = "SELECT one FROM (SELECT 1 AS one)";
+        let problems = check_texts(&session, &[("a.sql", tables), ("b.sql", header), ("c.sql", right)]).await;
+        let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            said,
+            [
+                "a.sql:2:20: no table `tickts`",
+                "a.sql:2:28: the lake has no table `users` yet",
+                "a.sql:3:47: no table `lists`",
+                "a.sql:3:67: parameter `$status` is not declared",
+                "b.sql:1: unknown header key `nam`",
+                "b.sql:2: max_age `soon` is not a duration",
+                "b.sql:3: parameter `n` has the unknown type `integer`",
+                "b.sql:4:12: no column `reopn_count`",
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn ticket_lists_are_asked_for_by_name_only() {
+        let clock: SharedClock = Arc::new(ManualClock::new(jiff::Timestamp::UNIX_EPOCH));
+        let session = Session::with_tables(vec![tickets()], &QuerySettings::default(), &clock).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (list, other) = (folder.path().join("list.sql"), folder.path().join("other.sql"));
+        fs::write(&list, "SELECT ticket_id, status FROM tickets").unwrap();
+        fs::write(&other, "SELECT status, ticket_id FROM tickets").unwrap();
+        let paths = [list.as_path(), other.as_path()];
+        assert_eq!(check_paths(&session, &paths).await.unwrap(), (2, Vec::new()));
+        let (_, problems) = check_ticket_lists(&session, &paths).await.unwrap();
+        let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(said, [format!("{}: the first column is not `ticket_id`", other.display())]);
     }
 
     #[tokio::test]

@@ -24,7 +24,17 @@ pub(super) struct Fault {
     pub(super) line: Option<u64>,
     pub(super) column: Option<u64>,
     pub(super) hint: Option<String>,
+    /// The name that is not there, if that is what is wrong.
+    pub(super) missing: Option<Missing>,
     source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// A name that is not there.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Missing {
+    Table,
+    Column { table: Option<String>, name: String },
+    Function(String),
 }
 
 /// What a fault may name as near: the text it lies in and the tables there are.
@@ -37,7 +47,15 @@ pub(super) struct Place<'a> {
 impl Fault {
     /// Makes a fault of kind [`ErrorKind::Query`].
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Query, message: message.into(), line: None, column: None, hint: None, source: None }
+        Self {
+            kind: ErrorKind::Query,
+            message: message.into(),
+            line: None,
+            column: None,
+            hint: None,
+            missing: None,
+            source: None,
+        }
     }
 
     pub(super) fn with_kind(mut self, kind: ErrorKind) -> Self {
@@ -63,11 +81,23 @@ impl Fault {
         self
     }
 
+    fn missing(mut self, missing: Missing) -> Self {
+        self.missing = Some(missing);
+        self
+    }
+
     pub(super) fn with_nearest<'n>(self, wanted: &str, known: impl IntoIterator<Item = &'n str>) -> Self {
         match did_you_mean(wanted, known) {
             Some(hint) => self.with_hint(hint),
             None => self,
         }
+    }
+
+    /// Takes over the hint and the kind of another fault.
+    pub(super) fn hinted_as(mut self, other: Self) -> Self {
+        self.kind = other.kind;
+        self.hint = other.hint;
+        self
     }
 
     /// Turns the fault into an error that starts with `path:line:column`.
@@ -204,7 +234,9 @@ fn schema(error: &SchemaError, place: Place<'_>) -> Fault {
                 None => format!("no column `{}`", field.name),
             };
             let names: Vec<&str> = valid_fields.iter().map(|column| column.name.as_str()).collect();
-            Fault::new(message).at(locate(place.sql, &field.name)).with_nearest(&field.name, names)
+            let table = field.relation.as_ref().map(|relation| relation.table().to_owned());
+            let missing = Missing::Column { table, name: field.name.clone() };
+            Fault::new(message).at(locate(place.sql, &field.name)).with_nearest(&field.name, names).missing(missing)
         }
         SchemaError::AmbiguousReference { field } => {
             Fault::new(format!("column `{}` is in more than one table", field.name))
@@ -220,31 +252,40 @@ fn schema(error: &SchemaError, place: Place<'_>) -> Fault {
 fn planning(text: &str, place: Place<'_>) -> Fault {
     let text = one_line(text);
     if let Some(name) = between(&text, "table '", "' not found") {
-        let table = name.rsplit('.').next().unwrap_or(name);
-        let at = locate(place.sql, table);
-        let is_known = Stream::ALL.into_iter().map(Stream::table).chain(VERSIONS).any(|known| known == table);
-        if is_known && !place.tables.iter().any(|present| present == table) {
-            // A table that has to be asked for is not there because nobody did.
-            let hint = match OPTIONAL.iter().find(|(file, _)| file.trim_end_matches(".toml") == table) {
-                Some((file, _)) => {
-                    format!("it is optional: declare it in schemas/{file}, then run `counterfoil extract`")
-                }
-                None => "run `counterfoil extract`".to_owned(),
-            };
-            return Fault::new(format!("the lake has no table `{table}` yet")).at(at).with_hint(hint);
-        }
-        return Fault::new(format!("no table `{table}`"))
-            .at(at)
-            .with_nearest(table, place.tables.iter().map(String::as_str));
+        return no_table(name.rsplit('.').next().unwrap_or(name), place);
     }
     if let Some(name) = between(&text, "Invalid function '", "'") {
         let fault = Fault::new(format!("no function `{name}`")).at(locate(place.sql, name));
+        let fault = fault.missing(Missing::Function(name.to_owned()));
         return match between(&text, "Did you mean '", "'") {
             Some(near) => fault.with_hint(format!("did you mean `{near}`?")),
             None => fault,
         };
     }
     Fault::new(text)
+}
+
+/// Tells that a table is not there: not yet, or not at all.
+pub(super) fn no_table(table: &str, place: Place<'_>) -> Fault {
+    let at = locate(place.sql, table);
+    let is_known = Stream::ALL.into_iter().map(Stream::table).chain(VERSIONS).any(|known| known == table);
+    if is_known && !place.tables.iter().any(|present| present == table) {
+        // A table that has to be asked for is not there because nobody did.
+        let hint = match OPTIONAL.iter().find(|(file, _)| file.trim_end_matches(".toml") == table) {
+            Some((file, _)) => {
+                format!("it is optional: declare it in schemas/{file}, then run `counterfoil extract`")
+            }
+            None => "run `counterfoil extract`".to_owned(),
+        };
+        return Fault::new(format!("the lake has no table `{table}` yet"))
+            .at(at)
+            .with_hint(hint)
+            .missing(Missing::Table);
+    }
+    Fault::new(format!("no table `{table}`"))
+        .at(at)
+        .with_nearest(table, place.tables.iter().map(String::as_str))
+        .missing(Missing::Table)
 }
 
 fn between<'t>(text: &'t str, before: &str, after: &str) -> Option<&'t str> {

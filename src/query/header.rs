@@ -6,7 +6,18 @@
 //! -- param since: timestamp = now() - interval '7 days' -- first day that counts
 //! -- param tiers: text[] = ['vip', 'gold']
 //! -- max_age: 2h
+//! -- complete_through: $since + interval '7 days' -- the week must be whole
 //! ```
+//!
+//! | key                | value                                                                              |
+//! |--------------------|------------------------------------------------------------------------------------|
+//! | `name`             | lower-case letters, digits, `_`; without it the file's name                        |
+//! | `description`      | one sentence                                                                       |
+//! | `param`            | `NAME: TYPE [= DEFAULT] [-- TEXT]`; the default is an SQL expression of constants  |
+//! | `max_age`          | whole number and `s`, `m`, `h` or `d`: how old the lake may be                     |
+//! | `complete_through` | `EXPRESSION [-- TEXT]`: the instant that the lake must be complete through, an SQL expression over parameters |
+//!
+//! The types are `text`, `int`, `double`, `bool`, `date`, `timestamp`, `interval`, and a list of each, as in `date[]`.
 //!
 //! The header is the first run of `--` lines and ends at the first other line or at a bare `--`. A line whose key is one
 //! lower-case word and a colon must have a known key, so that a typing error cannot turn a guard off; a known key below
@@ -21,7 +32,7 @@ use arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
 
 use crate::query::fault::{Fault, did_you_mean};
 
-const KEYS: [&str; 4] = ["name", "description", "param", "max_age"];
+const KEYS: [&str; 5] = ["name", "description", "param", "max_age", "complete_through"];
 
 /// The type of a parameter, as headers write it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,11 +55,21 @@ pub enum ParameterType {
     TextList,
     /// `int[]`: a list of integers.
     IntList,
+    /// `double[]`: a list of floating point numbers.
+    DoubleList,
+    /// `bool[]`: a list of `true` and `false`.
+    BoolList,
+    /// `date[]`: a list of days.
+    DateList,
+    /// `timestamp[]`: a list of instants.
+    TimestampList,
+    /// `interval[]`: a list of intervals.
+    IntervalList,
 }
 
 impl ParameterType {
     /// Every type, in the order in which errors list them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 14] = [
         Self::Text,
         Self::Int,
         Self::Double,
@@ -58,6 +79,11 @@ impl ParameterType {
         Self::Interval,
         Self::TextList,
         Self::IntList,
+        Self::DoubleList,
+        Self::BoolList,
+        Self::DateList,
+        Self::TimestampList,
+        Self::IntervalList,
     ];
 
     /// Returns the name that headers use.
@@ -73,6 +99,11 @@ impl ParameterType {
             Self::Interval => "interval",
             Self::TextList => "text[]",
             Self::IntList => "int[]",
+            Self::DoubleList => "double[]",
+            Self::BoolList => "bool[]",
+            Self::DateList => "date[]",
+            Self::TimestampList => "timestamp[]",
+            Self::IntervalList => "interval[]",
         }
     }
 
@@ -89,13 +120,35 @@ impl ParameterType {
             Self::Interval => "7 days",
             Self::TextList => "email,chat",
             Self::IntList => "1,2",
+            Self::DoubleList => "0.5,1",
+            Self::BoolList => "true,false",
+            Self::DateList => "2026-01-31,2026-02-01",
+            Self::TimestampList => "2026-01-31T09:00:00Z,2026-02-01",
+            Self::IntervalList => "7 days,12 hours",
+        }
+    }
+
+    /// Returns the type of a list's items, none for a type that is no list.
+    #[must_use]
+    pub const fn item(self) -> Option<Self> {
+        match self {
+            Self::TextList => Some(Self::Text),
+            Self::IntList => Some(Self::Int),
+            Self::DoubleList => Some(Self::Double),
+            Self::BoolList => Some(Self::Bool),
+            Self::DateList => Some(Self::Date),
+            Self::TimestampList => Some(Self::Timestamp),
+            Self::IntervalList => Some(Self::Interval),
+            _ => None,
         }
     }
 
     /// Returns the Arrow type that a value of the type is bound as.
     #[must_use]
     pub fn arrow_type(self) -> DataType {
-        let list = |item| DataType::List(Arc::new(Field::new_list_field(item, true)));
+        if let Some(item) = self.item() {
+            return DataType::List(Arc::new(Field::new_list_field(item.arrow_type(), true)));
+        }
         match self {
             Self::Text => DataType::Utf8,
             Self::Int => DataType::Int64,
@@ -104,8 +157,8 @@ impl ParameterType {
             Self::Date => DataType::Date32,
             Self::Timestamp => DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
             Self::Interval => DataType::Interval(IntervalUnit::MonthDayNano),
-            Self::TextList => list(DataType::Utf8),
-            Self::IntList => list(DataType::Int64),
+            // Lists are dealt with above.
+            _ => DataType::Null,
         }
     }
 }
@@ -139,6 +192,15 @@ pub struct Parameter {
     pub line: u64,
 }
 
+/// The instant that a file's streams must be complete through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompleteThrough {
+    /// SQL expression over the file's parameters.
+    pub expression: String,
+    /// Line of the header, from 1.
+    pub line: u64,
+}
+
 /// What a header says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Header {
@@ -150,11 +212,21 @@ pub struct Header {
     pub params: Vec<Parameter>,
     /// `max_age`: how old the lake may be.
     pub max_age: Option<Duration>,
+    /// `complete_through`: how far the lake must be complete.
+    pub complete_through: Option<CompleteThrough>,
 }
 
-/// Reads the header of an SQL text.
+/// Reads the header of an SQL text, up to the first thing that is wrong with it.
+#[cfg(test)]
 pub(super) fn parse(sql: &str) -> Result<Header, Fault> {
+    let (header, mut faults) = parse_all(sql);
+    if faults.is_empty() { Ok(header) } else { Err(faults.swap_remove(0)) }
+}
+
+/// Reads the header of an SQL text: what is right of it, and all that is wrong.
+pub(super) fn parse_all(sql: &str) -> (Header, Vec<Fault>) {
     let mut header = Header::default();
+    let mut faults = Vec::new();
     let mut seen: Vec<&str> = Vec::new();
     let mut in_description = false;
     let mut has_begun = false;
@@ -173,9 +245,8 @@ pub(super) fn parse(sql: &str) -> Result<Header, Fault> {
             has_ended = true;
             // A guard or a parameter that slipped below the header must not be lost in silence.
             if let Ok(Some((key, _))) = key_of(content) {
-                return Err(Fault::new(format!("`{key}` is below the header"))
-                    .at_line(number)
-                    .with_hint("move it up: the header ends at the first empty line or empty comment"));
+                let fault = Fault::new(format!("`{key}` is below the header")).at_line(number);
+                faults.push(fault.with_hint("move it up: the header ends at the first empty line or empty comment"));
             }
             continue;
         }
@@ -185,32 +256,55 @@ pub(super) fn parse(sql: &str) -> Result<Header, Fault> {
             continue;
         }
         in_description = false;
-        let Some((key, value)) = key_of(content).map_err(|fault| fault.at_line(number))? else { continue };
+        let (key, value) = match key_of(content) {
+            Ok(Some(found)) => found,
+            Ok(None) => continue,
+            Err(fault) => {
+                faults.push(fault.at_line(number));
+                continue;
+            }
+        };
         if key != "param" && seen.contains(&key) {
-            return Err(Fault::new(format!("`{key}` is in the header twice")).at_line(number));
+            faults.push(Fault::new(format!("`{key}` is in the header twice")).at_line(number));
+            continue;
         }
         seen.push(key);
+        in_description = key == "description";
+        if let Err(fault) = header.read(key, value, number) {
+            faults.push(fault.at_line(number));
+        }
+    }
+    (header, faults)
+}
+
+impl Header {
+    /// Takes one line's key and value.
+    fn read(&mut self, key: &str, value: &str, line: u64) -> Result<(), Fault> {
         match key {
-            "name" => header.name = Some(identifier("name", value).map_err(|fault| fault.at_line(number))?),
-            "description" => {
-                value.clone_into(&mut header.description);
-                in_description = true;
+            "name" => self.name = Some(identifier("name", value)?),
+            "description" => value.clone_into(&mut self.description),
+            "max_age" => self.max_age = Some(duration(value)?),
+            "complete_through" => {
+                let (expression, _) = split_comment(value);
+                if expression.is_empty() {
+                    return Err(Fault::new("complete_through has no expression")
+                        .with_hint("write an instant, as in `-- complete_through: $until`"));
+                }
+                self.complete_through = Some(CompleteThrough { expression: expression.to_owned(), line });
             }
-            "max_age" => header.max_age = Some(duration(value).map_err(|fault| fault.at_line(number))?),
             _ => {
-                let parameter = parameter(value, number).map_err(|fault| fault.at_line(number))?;
-                if let Some(first) = header.params.iter().find(|known| known.name == parameter.name) {
+                let parameter = parameter(value, line)?;
+                if let Some(first) = self.params.iter().find(|known| known.name == parameter.name) {
                     return Err(Fault::new(format!(
                         "parameter `{}` is declared twice, first on line {}",
                         parameter.name, first.line
-                    ))
-                    .at_line(number));
+                    )));
                 }
-                header.params.push(parameter);
+                self.params.push(parameter);
             }
         }
+        Ok(())
     }
-    Ok(header)
 }
 
 /// Finds the name in a header that may be wrong elsewhere.
@@ -316,12 +410,13 @@ mod tests {
         let header = parse(
             "-- A note: written for people.\n-- name: a_b2\n-- description: first\n--   second: line\n\
              -- param since: timestamp = now() - interval '7 days' -- first day\n-- param note: text = 'a -- b'\n\
-             -- param tags: text[]\n-- max_age: 2h\n--\n-- nmae: not read\nSELECT 1",
+             -- param tags: text[]\n-- max_age: 2h\n-- complete_through: $since -- whole\n--\n-- nmae: not read\nSELECT 1",
         )
         .unwrap();
         assert_eq!(header.name.as_deref(), Some("a_b2"));
         assert_eq!(header.description, "first second: line");
         assert_eq!(header.max_age, Some(Duration::from_hours(2)));
+        assert_eq!(header.complete_through, Some(CompleteThrough { expression: "$since".to_owned(), line: 9 }));
         let params: Vec<_> = header
             .params
             .iter()
@@ -350,6 +445,8 @@ mod tests {
             ("-- param a: int =", 1, "parameter `a` has an empty default", ""),
             ("-- name: a\n\n-- max_age: 2h\nSELECT 1", 3, "`max_age` is below the header", "move it up"),
             ("\n-- nam: x", 2, "unknown header key `nam`", "did you mean `name`"),
+            ("-- complete_through:", 1, "complete_through has no expression", "$until"),
+            ("-- complete_thru: now()", 1, "unknown header key `complete_thru`", "did you mean `complete_through`"),
             ("-- max_age: soon", 1, "max_age `soon` is not a duration", "2h"),
             ("-- max_age: 0h", 1, "max_age `0h` is not a duration", ""),
             ("-- name: Reopened VIP", 1, "name `Reopened VIP` is not made of", ""),
@@ -358,6 +455,26 @@ mod tests {
             assert_eq!(fault.line, Some(line), "{sql}");
             assert!(fault.message.contains(message), "{sql}: {}", fault.message);
             assert!(fault.hint.unwrap_or_default().contains(hint), "{sql}");
+        }
+    }
+
+    #[test]
+    fn everything_that_is_wrong_with_a_header_is_told_at_once() {
+        let (header, faults) = parse_all("-- nam: x\n-- max_age: soon\n-- param a: int\n-- param b: str\nSELECT $a");
+        let lines: Vec<_> = faults.iter().map(|fault| fault.line).collect();
+        assert_eq!(lines, [Some(1), Some(2), Some(4)]);
+        assert_eq!(header.params.len(), 1, "what is right of it is read");
+    }
+
+    #[test]
+    fn every_type_reads_its_own_name_and_a_list_holds_its_item() {
+        for kind in ParameterType::ALL {
+            assert_eq!(kind.name().parse(), Ok(kind));
+            match kind.item() {
+                Some(item) => assert_eq!(kind.name(), format!("{item}[]")),
+                None => assert!(!kind.name().ends_with("[]")),
+            }
+            assert_ne!(kind.arrow_type(), DataType::Null, "{kind}");
         }
     }
 }

@@ -11,7 +11,7 @@ use ring::digest;
 
 use crate::error::{Error, Result};
 use crate::query::fault::{Fault, did_you_mean};
-use crate::query::header::{self, Parameter};
+use crate::query::header::{self, CompleteThrough, Parameter};
 
 /// The shipped SQL files: file name and text.
 pub const BUILTIN: [(&str, &str); 8] = [
@@ -38,6 +38,8 @@ pub struct QueryFile {
     pub params: Vec<Parameter>,
     /// How old the lake may be.
     pub max_age: Option<Duration>,
+    /// How far the lake must be complete.
+    pub complete_through: Option<CompleteThrough>,
     /// The whole text, header included, so that line numbers are those of the file.
     pub sql: String,
     /// SHA-256 of the text without a byte order mark, 64 hex digits.
@@ -73,19 +75,27 @@ impl QueryFile {
     }
 
     pub(super) fn read(path: &str, sql: &str) -> Result<Self, Fault> {
+        let (file, mut faults) = Self::read_all(path, sql);
+        if faults.is_empty() { Ok(file) } else { Err(faults.swap_remove(0)) }
+    }
+
+    /// Reads what is right of a file's header, and all that is wrong with it.
+    pub(super) fn read_all(path: &str, sql: &str) -> (Self, Vec<Fault>) {
         // Editors of one platform begin a file with a byte order mark, which the parser would take for a word.
         let sql = sql.strip_prefix('\u{feff}').unwrap_or(sql);
-        let header = header::parse(sql)?;
+        let (header, faults) = header::parse_all(sql);
         let stem = Path::new(path).file_stem().map(|stem| stem.to_string_lossy().into_owned());
-        Ok(Self {
+        let file = Self {
             path: path.to_owned(),
             name: header.name.or(stem).unwrap_or_else(|| path.to_owned()),
             description: header.description,
             params: header.params,
             max_age: header.max_age,
+            complete_through: header.complete_through,
             sql: sql.to_owned(),
             digest: hex(digest::digest(&digest::SHA256, sql.as_bytes()).as_ref()),
-        })
+        };
+        (file, faults)
     }
 }
 
@@ -104,10 +114,15 @@ pub struct Broken {
     /// Why it is not in the library.
     pub error: Error,
     /// The name in its header, where that much can be read.
-    name: Option<String>,
+    pub(super) name: Option<String>,
 }
 
 impl Broken {
+    /// Repeats the error, for another place that ends with it.
+    pub(super) fn error(&self) -> Error {
+        again(&self.error)
+    }
+
     fn is_called(&self, name: &str) -> bool {
         let stem = Path::new(&self.path).file_stem();
         self.path == name || self.name.as_deref() == Some(name) || stem.is_some_and(|stem| stem == name)

@@ -2,13 +2,21 @@
 //!
 //! A value is bound to its placeholder `$name` as a literal of the plan. No text of a caller ever becomes SQL; only the
 //! default, which the file's author wrote, is an SQL expression, and it must be constant.
+//!
+//! | type        | how a value is written                                                                       |
+//! |-------------|----------------------------------------------------------------------------------------------|
+//! | `text`      | as it is, blanks included                                                                    |
+//! | `int`       | decimal, 64 bits, signed                                                                     |
+//! | `double`    | decimal, with an exponent or without; neither infinite nor NaN                               |
+//! | `bool`      | `true` or `false`                                                                            |
+//! | `date`      | `2026-01-31`                                                                                 |
+//! | `timestamp` | `2026-01-31`, `2026-01-31T09:00:00Z` or with an offset, `+01:00`; UTC without one            |
+//! | `interval`  | numbers and units, `7 days` or `1 month 12 hours`                                            |
+//! | a list      | items between commas, `a,b`, each without the blanks around it, or a JSON array, which can hold any item: `["a,b", "c"]`; an empty text and `[]` are the empty list |
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, StringArray};
 use datafusion::common::ScalarValue;
-use datafusion::common::utils::SingleRowListArrayBuilder;
 
 use crate::error::{Error, Result};
 use crate::query::fault::did_you_mean;
@@ -59,6 +67,17 @@ impl Arguments {
         Ok(Self { values })
     }
 
+    /// Makes arguments of values that are typed already, as they were bound before.
+    #[must_use]
+    pub fn of_values(values: BTreeMap<String, ScalarValue>) -> Self {
+        Self { values }
+    }
+
+    /// Sets a value that is typed already.
+    pub(super) fn set(&mut self, name: &str, value: ScalarValue) {
+        self.values.insert(name.to_owned(), value);
+    }
+
     /// Returns the value given for a parameter.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&ScalarValue> {
@@ -79,8 +98,9 @@ fn unknown(file: &QueryFile, name: &str) -> Error {
 fn value(file: &QueryFile, parameter: &Parameter, text: &str) -> Result<ScalarValue> {
     let Parameter { name, kind, .. } = parameter;
     typed(*kind, text).ok_or_else(|| {
+        let list = if kind.item().is_some() { "; a JSON array can be given too" } else { "" };
         Error::config(format!("parameter `{name}` of {} is not of type {kind}: `{text}`", file.name))
-            .with_hint(format!("for example -p '{name}={}'", kind.example()))
+            .with_hint(format!("for example -p '{name}={}'{list}", kind.example()))
     })
 }
 
@@ -91,46 +111,40 @@ fn typed(kind: ParameterType, text: &str) -> Option<ScalarValue> {
         ParameterType::Int => trimmed.parse::<i64>().ok().map(ScalarValue::from),
         ParameterType::Double => trimmed.parse::<f64>().ok().filter(|value| value.is_finite()).map(ScalarValue::from),
         ParameterType::Bool => trimmed.parse::<bool>().ok().map(ScalarValue::from),
+        // The engine reads a time where a day is asked for and drops what is after it.
+        ParameterType::Date if trimmed.len() != "2026-01-31".len() => None,
+        // And takes a number without a unit for months.
+        ParameterType::Interval if trimmed.rsplit(' ').next().is_some_and(|last| last.parse::<f64>().is_ok()) => None,
         ParameterType::Date | ParameterType::Timestamp | ParameterType::Interval => {
             let cast = ScalarValue::from(trimmed).cast_to(&kind.arrow_type()).ok()?;
             (!cast.is_null()).then_some(cast)
         }
-        ParameterType::TextList => {
-            let items = items(trimmed)?
-                .into_iter()
-                .map(|item| match item {
-                    serde_json::Value::String(text) => Some(text),
-                    _ => None,
-                })
-                .collect::<Option<Vec<String>>>()?;
-            Some(list(Arc::new(StringArray::from(items))))
-        }
-        ParameterType::IntList => {
-            let items = items(trimmed)?
-                .into_iter()
-                .map(|item| match item {
-                    serde_json::Value::String(text) => text.parse().ok(),
-                    other => other.as_i64(),
-                })
-                .collect::<Option<Vec<i64>>>()?;
-            Some(list(Arc::new(Int64Array::from(items))))
+        _ => {
+            let item = kind.item()?;
+            let items = items(trimmed, item)?.iter().map(|text| typed(item, text)).collect::<Option<Vec<_>>>()?;
+            Some(ScalarValue::List(ScalarValue::new_list_nullable(&items, &item.arrow_type())))
         }
     }
 }
 
 /// Splits a list: a JSON array, which any item can be written in, or items between commas.
-fn items(text: &str) -> Option<Vec<serde_json::Value>> {
-    if text.starts_with('[') {
-        return serde_json::from_str(text).ok();
-    }
+fn items(text: &str, kind: ParameterType) -> Option<Vec<String>> {
     if text.is_empty() {
         return Some(Vec::new());
     }
-    Some(text.split(',').map(|item| serde_json::Value::from(item.trim())).collect())
-}
-
-fn list(items: ArrayRef) -> ScalarValue {
-    SingleRowListArrayBuilder::new(items).build_list_scalar()
+    if !text.starts_with('[') {
+        return Some(text.split(',').map(|item| item.trim().to_owned()).collect());
+    }
+    let array: Vec<serde_json::Value> = serde_json::from_str(text).ok()?;
+    let text_of = |item| match item {
+        serde_json::Value::String(text) => Some(text),
+        // A number among texts is more likely a slip than a text.
+        serde_json::Value::Number(_) | serde_json::Value::Bool(_) if kind != ParameterType::Text => {
+            Some(item.to_string())
+        }
+        _ => None,
+    };
+    array.into_iter().map(text_of).collect()
 }
 
 #[cfg(test)]
@@ -162,6 +176,15 @@ mod tests {
             ("text[]", "", "[]"),
             ("int[]", "1,2", "[1, 2]"),
             ("int[]", "[3]", "[3]"),
+            ("int[]", "[]", "[]"),
+            ("int[]", "[\"3\"]", "[3]"),
+            ("double", "1e3", "1000"),
+            ("double[]", "0.5, 1", "[0.5, 1.0]"),
+            ("bool[]", "true,false", "[true, false]"),
+            ("bool[]", "[true]", "[true]"),
+            ("date[]", "2026-01-31,2026-02-01", "[2026-01-31, 2026-02-01]"),
+            ("timestamp[]", "2026-01-31", "[2026-01-31T00:00:00Z]"),
+            ("interval[]", "7 days,1 month", "[7 days, 1 mons]"),
         ] {
             let file = file(&format!("-- param x: {kind}"));
             let arguments = Arguments::parse(&file, &given(&[("x", text)])).unwrap();
@@ -184,6 +207,24 @@ mod tests {
             ("int[]", "1,b"),
             ("text[]", "[1]"),
             ("text[]", "[\"a\""),
+            ("int", "9223372036854775808"),
+            ("double", "inf"),
+            ("date", "2026-01-31T09:00:00Z"),
+            ("date", "2026-02-30"),
+            ("date", "2026-01-31x"),
+            ("timestamp", "2026-01-31T25:00:00Z"),
+            ("timestamp", ""),
+            ("interval", ""),
+            ("interval", "7"),
+            ("interval", "1 day 7"),
+            ("bool", "1"),
+            ("int[]", "1,"),
+            ("int[]", "[null]"),
+            ("int[]", "[[1]]"),
+            ("int[]", "[1.5]"),
+            ("bool[]", "[1]"),
+            ("date[]", "2026-01-31,soon"),
+            ("double[]", "1;2"),
         ] {
             let error = Arguments::parse(&file(&format!("-- param x: {kind}")), &given(&[("x", text)])).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config);

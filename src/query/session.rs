@@ -3,9 +3,13 @@
 //! `now()` is the time of the session's clock when it was opened, in every query and default of the session. Sorts,
 //! groups and merges that need more memory than allowed go to disk encrypted (`query/spill.rs`).
 
+mod bind;
+mod freshness;
+mod recorded;
 mod statement;
+mod survey;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,33 +18,35 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use arrow::temporal_conversions::timestamp_ns_to_datetime;
 use datafusion::catalog::TableProvider;
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{DFSchema, ParamValues, ScalarValue};
+use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::{ExecutionProps, SQLOptions, SessionConfig};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::{FairSpillPool, PeakRecordingPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{Expr, LogicalPlan};
-use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt as _;
 use jiff::Timestamp;
 
 use crate::clock::SharedClock;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::lake::Lake;
 use crate::lake::manifest::{Manifest, Watermark};
 use crate::model::Stream;
-use crate::query::fault::{Fault, Place, locate};
+use crate::query::fault::{self, Fault, Place};
 use crate::query::functions::{self, Dictionaries};
-use crate::query::header::Parameter;
 use crate::query::library::QueryFile;
 use crate::query::parameters::Arguments;
+use crate::query::progress::Gauge;
 use crate::query::spill::EncryptedSpill;
+use bind::Values;
+
+pub(super) use bind::sql_type;
+pub(super) use freshness::words;
 
 /// What a session may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +100,32 @@ impl Plan {
     /// Tells whether the result is a ticket list: its first column is `ticket_id`.
     #[must_use]
     pub fn is_ticket_list(&self) -> bool {
-        self.schema.fields().first().is_some_and(|field| field.name() == Stream::Tickets.key_column())
+        is_ticket_list(&self.schema)
+    }
+
+    /// Tells of each column of the result, by position, whether it may hold what only the second key opens.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Internal`] when the plan cannot be walked.
+    pub fn restricted_columns(&self) -> Result<Vec<bool>> {
+        super::sink::restricted_columns(&self.logical)
+            .map_err(|cause| Error::internal("failed to find the restricted columns of a plan").with_source(cause))
+    }
+
+    /// Tells whether the rows have an order: sorting is the last step of the plan, or the last but a limit or a selection.
+    #[must_use]
+    pub fn is_ordered(&self) -> bool {
+        let mut node = &self.logical;
+        loop {
+            node = match node {
+                LogicalPlan::Sort(_) => return true,
+                LogicalPlan::Projection(projection) => &projection.input,
+                LogicalPlan::Limit(limit) => &limit.input,
+                LogicalPlan::SubqueryAlias(alias) => &alias.input,
+                _ => return false,
+            };
+        }
     }
 }
 
@@ -102,6 +133,7 @@ impl Plan {
 pub struct Rows {
     stream: SendableRecordBatchStream,
     path: String,
+    gauge: Option<Gauge>,
 }
 
 impl std::fmt::Debug for Rows {
@@ -114,13 +146,19 @@ impl Rows {
     /// Makes rows of a stream; `path` is what errors call the query.
     #[must_use]
     pub fn new(stream: SendableRecordBatchStream, path: impl Into<String>) -> Self {
-        Self { stream, path: path.into() }
+        Self { stream, path: path.into(), gauge: None }
     }
 
     /// Returns the columns.
     #[must_use]
     pub fn schema(&self) -> SchemaRef {
         self.stream.schema()
+    }
+
+    /// Returns a view of the query's work that outlives the rows; none for rows that no session made.
+    #[must_use]
+    pub fn gauge(&self) -> Option<Gauge> {
+        self.gauge.clone()
     }
 
     /// Returns the path of the SQL file, for errors.
@@ -199,10 +237,23 @@ impl Session {
         self
     }
 
+    /// Returns what `now()` is in every query of the session.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
     /// Returns the names of the tables, sorted.
     #[must_use]
     pub fn tables(&self) -> &[String] {
         &self.tables
+    }
+
+    /// Returns the most bytes that the session's queries had reserved of their memory at one time.
+    #[must_use]
+    pub fn peak_memory_bytes(&self) -> usize {
+        let pool = &self.state.runtime_env().memory_pool;
+        PeakRecordingPool::from_pool(pool.as_ref()).map_or(0, PeakRecordingPool::max_reserved)
     }
 
     /// Plans a file with its arguments.
@@ -212,8 +263,9 @@ impl Session {
     /// [`ErrorKind::Query`] with file, line and column for SQL that is wrong or that does more than read,
     /// [`ErrorKind::Stale`] when the lake is older than the file's `max_age`.
     pub async fn plan(&self, file: &QueryFile, arguments: &Arguments) -> Result<Plan> {
-        let logical = self.plan_read(file, arguments).await.map_err(|fault| fault.into_error(&file.path))?;
-        self.guard_age(file, &logical)?;
+        let (logical, values) =
+            self.plan_read(file, arguments).await.map_err(|faults| first(faults).into_error(&file.path))?;
+        self.guard_freshness(file, &values, &logical)?;
         let schema = Arc::clone(logical.schema().inner());
         Ok(Plan { logical, schema, path: file.path.clone(), sql: file.sql.clone() })
     }
@@ -228,156 +280,73 @@ impl Session {
             Fault::from_engine(&error, Place { sql: &plan.sql, tables: &self.tables }).into_error(&plan.path)
         };
         let physical = self.state.create_physical_plan(&plan.logical).await.map_err(failed)?;
+        let gauge = Gauge::new(Arc::clone(&physical));
         let stream = execute_stream(physical, self.state.task_ctx()).map_err(failed)?;
-        Ok(Rows::new(stream, plan.path.clone()))
+        let schema = stream.schema();
+        let counted = gauge.clone();
+        let batches = stream.inspect(move |batch| batch.iter().for_each(|batch| counted.add_rows(batch.num_rows())));
+        let stream = Box::pin(RecordBatchStreamAdapter::new(schema, batches));
+        Ok(Rows { stream, path: plan.path.clone(), gauge: Some(gauge) })
     }
 
-    /// Plans a file up to its optimized form with the defaults, and NULL where there is none, without its age guard.
-    pub(super) async fn dry_plan(&self, file: &QueryFile) -> Result<(), Fault> {
+    /// Returns the columns of a file's result, for which no parameter needs a value and the lake may be old.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Query`](crate::error::ErrorKind::Query) as [`plan`](Self::plan).
+    pub async fn columns(&self, file: &QueryFile) -> Result<SchemaRef> {
+        self.dry_plan(file).await.map_err(|faults| first(faults).into_error(&file.path))
+    }
+
+    /// Plans a file up to its optimized form with the defaults, and NULL where there is none, without its guards.
+    ///
+    /// Returns the columns of its result.
+    pub(super) async fn dry_plan(&self, file: &QueryFile) -> Result<SchemaRef, Vec<Fault>> {
         let arguments =
-            Arguments::nulls(file).map_err(|error| Fault::new(error.to_string()).with_kind(error.kind()))?;
-        let logical = self.plan_read(file, &arguments).await?;
-        self.state.optimize(&logical).map_err(|error| self.fault(file, &error))?;
-        Ok(())
+            Arguments::nulls(file).map_err(|error| vec![Fault::new(error.to_string()).with_kind(error.kind())])?;
+        let (logical, _) = self.plan_read(file, &arguments).await?;
+        self.state.optimize(&logical).map_err(|error| vec![self.fault(file, &error)])?;
+        Ok(Arc::clone(logical.schema().inner()))
     }
 
-    async fn plan_read(&self, file: &QueryFile, arguments: &Arguments) -> Result<LogicalPlan, Fault> {
+    async fn plan_read(&self, file: &QueryFile, arguments: &Arguments) -> Result<(LogicalPlan, Values), Vec<Fault>> {
+        let fail = |error: DataFusionError| vec![self.fault(file, &error)];
         let statement = statement::parse(&file.sql).map_err(|error| match error {
-            statement::Refusal::Engine(error) => self.fault(file, &error),
-            statement::Refusal::Fault(fault) => fault,
+            statement::Refusal::Engine(error) => fail(error),
+            statement::Refusal::Fault(fault) => vec![fault],
         })?;
-        let logical = self.state.statement_to_plan(statement).await.map_err(|error| self.fault(file, &error))?;
+        let logical = self.state.statement_to_plan(statement).await.map_err(fail)?;
         // The syntax was checked already; this holds even if a new kind of statement slips through it.
         SQLOptions::new()
             .with_allow_ddl(false)
             .with_allow_dml(false)
             .with_allow_statements(false)
             .verify_plan(&logical)
-            .map_err(|error| self.fault(file, &error))?;
+            .map_err(fail)?;
         let values = self.bind(file, arguments, &logical)?;
-        let logical = logical.with_param_values(values).map_err(|error| self.fault(file, &error))?;
-        self.dictionaries.load_for(&logical, &self.state).await.map_err(|error| self.fault(file, &error))?;
-        Ok(logical)
+        let bound: HashMap<String, ScalarValue> = values.clone().into_iter().collect();
+        let logical = logical.with_param_values(ParamValues::from(bound)).map_err(fail)?;
+        self.dictionaries.load_for(&logical, &self.state).await.map_err(fail)?;
+        Ok((logical, values))
+    }
+
+    fn no_table(&self, file: &QueryFile, table: &str) -> Fault {
+        fault::no_table(table, Place { sql: &file.sql, tables: &self.tables })
     }
 
     fn fault(&self, file: &QueryFile, error: &DataFusionError) -> Fault {
         Fault::from_engine(error, Place { sql: &file.sql, tables: &self.tables })
     }
-
-    /// Gives every placeholder of the plan its value, and refuses a header that contradicts the SQL.
-    fn bind(&self, file: &QueryFile, arguments: &Arguments, plan: &LogicalPlan) -> Result<ParamValues, Fault> {
-        let used = plan.get_parameter_names().map_err(|error| self.fault(file, &error))?;
-        let used: BTreeSet<&str> = used.iter().map(|name| name.trim_start_matches('$')).collect();
-        for name in &used {
-            if !file.params.iter().any(|parameter| parameter.name == *name) {
-                let fault = Fault::new(format!("parameter `${name}` is not declared"))
-                    .at(locate(&file.sql, &format!("${name}")))
-                    .with_hint(format!("add `-- param {name}: TYPE = DEFAULT` to the header"));
-                return Err(fault.with_nearest(name, file.params.iter().map(|parameter| parameter.name.as_str())));
-            }
-        }
-        let mut values = HashMap::new();
-        for parameter in &file.params {
-            let Parameter { name, line, .. } = parameter;
-            if !used.contains(name.as_str()) {
-                return Err(
-                    Fault::new(format!("parameter `{name}` is declared but `${name}` is not used")).at_line(*line)
-                );
-            }
-            let value = match (arguments.get(name), &parameter.default) {
-                (Some(value), _) => value.clone(),
-                (None, Some(default)) => self.evaluate(parameter, default)?,
-                (None, None) => {
-                    let fault = Fault::new(format!("parameter `{name}` ({}) has no value", parameter.kind));
-                    return Err(fault.with_kind(ErrorKind::Config).with_hint(format!("add -p {name}=VALUE")));
-                }
-            };
-            values.insert(name.clone(), value);
-        }
-        Ok(ParamValues::from(values))
-    }
-
-    /// Computes a default: constants, operators and functions, with `now()` at the session's time.
-    fn evaluate(&self, parameter: &Parameter, default: &str) -> Result<ScalarValue, Fault> {
-        let Parameter { name, kind, line, .. } = parameter;
-        let wrong = |error: DataFusionError| {
-            let fault = Fault::from_engine(&error, Place { sql: "", tables: &[] });
-            Fault::new(format!("the default of parameter `{name}` is wrong: {}", fault.message)).at_line(*line)
-        };
-        let schema = DFSchema::empty();
-        let expression = self.state.create_logical_expr(default, &schema).map_err(wrong)?;
-        let context = SimplifyContext::builder()
-            .with_schema(Arc::new(schema.clone()))
-            .with_config_options(Arc::clone(self.state.config_options()))
-            .with_query_execution_start_time(self.state.execution_props().query_execution_start_time)
-            .build();
-        let simplifier = ExprSimplifier::new(context);
-        let expression = simplifier.coerce(expression, &schema).map_err(wrong)?;
-        match simplifier.simplify(expression).map_err(wrong)? {
-            Expr::Literal(value, _) => value.cast_to(&kind.arrow_type()).map_err(|_| {
-                Fault::new(format!("the default of parameter `{name}` is not of type {kind}")).at_line(*line)
-            }),
-            _ => Err(Fault::new(format!("the default of parameter `{name}` is not a constant")).at_line(*line)),
-        }
-    }
-
-    /// Refuses a lake that is older than the file allows.
-    fn guard_age(&self, file: &QueryFile, plan: &LogicalPlan) -> Result<()> {
-        let Some(max_age) = file.max_age else { return Ok(()) };
-        let limit_ms = i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX);
-        let now_ms = self.now.as_millisecond();
-        for stream in read_streams(plan).map_err(|error| self.fault(file, &error).into_error(&file.path))? {
-            let complete_ms = self.watermarks.get(&stream).and_then(|watermark| watermark.complete_through_ms);
-            let message = match complete_ms {
-                Some(complete_ms) if now_ms.saturating_sub(complete_ms) <= limit_ms => continue,
-                Some(complete_ms) => format!(
-                    "{stream} are complete only up to {} ago, but {} allows {}",
-                    words(now_ms.saturating_sub(complete_ms)),
-                    file.name,
-                    words(limit_ms)
-                ),
-                None => format!(
-                    "{stream} have not been extracted completely yet, but {} allows an age of {}",
-                    file.name,
-                    words(limit_ms)
-                ),
-            };
-            return Err(Error::new(ErrorKind::Stale, message).with_hint("run `counterfoil extract` first"));
-        }
-        Ok(())
-    }
 }
 
-/// Finds the incremental streams that a plan reads; tickets when it reads none, since every run moves them.
-fn read_streams(plan: &LogicalPlan) -> Result<BTreeSet<Stream>, DataFusionError> {
-    let mut streams = BTreeSet::new();
-    plan.apply_with_subqueries(|node| {
-        if let LogicalPlan::TableScan(scan) = node {
-            match scan.table_name.table() {
-                "tickets" | "ticket_versions" => streams.insert(Stream::Tickets),
-                "customers" => streams.insert(Stream::Customers),
-                _ => false,
-            };
-        }
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    if streams.is_empty() {
-        streams.insert(Stream::Tickets);
-    }
-    Ok(streams)
+/// Tells whether rows of these columns are a ticket list.
+pub(super) fn is_ticket_list(schema: &SchemaRef) -> bool {
+    schema.fields().first().is_some_and(|field| field.name() == Stream::Tickets.key_column())
 }
 
-/// Writes a length of time in its two largest units, as in `1d 2h`.
-fn words(milliseconds: i64) -> String {
-    let mut seconds = milliseconds / 1_000;
-    let mut parts = Vec::new();
-    for (unit, length) in [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)] {
-        if seconds >= length && parts.len() < 2 {
-            parts.push(format!("{}{unit}", seconds / length));
-        }
-        seconds %= length;
-    }
-    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
+/// Returns the first of what is wrong: one error ends a run.
+fn first(faults: Vec<Fault>) -> Fault {
+    faults.into_iter().next().unwrap_or_else(|| Fault::new("the query is wrong"))
 }
 
 fn new_state(settings: &QuerySettings, now: Timestamp) -> Result<SessionState, DataFusionError> {
@@ -393,7 +362,6 @@ fn new_state(settings: &QuerySettings, now: Timestamp) -> Result<SessionState, D
     // What a sort keeps back for merging what it spilled; the engine's own 10 MB would be all of a small memory.
     options.execution.sort_spill_reservation_bytes =
         options.execution.sort_spill_reservation_bytes.min(settings.memory_bytes / 8);
-    let tracked = NonZeroUsize::MIN.saturating_add(2);
     let spill = if settings.spill_bytes == 0 {
         DiskManagerMode::Disabled
     } else {
@@ -401,7 +369,7 @@ fn new_state(settings: &QuerySettings, now: Timestamp) -> Result<SessionState, D
         DiskManagerMode::Custom(Arc::new(EncryptedSpill::new(folder, settings.spill_bytes)))
     };
     let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(TrackConsumersPool::new(FairSpillPool::new(settings.memory_bytes), tracked)))
+        .with_memory_pool(Arc::new(PeakRecordingPool::new(Arc::new(FairSpillPool::new(settings.memory_bytes)))))
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(spill))
         .build_arc()?;
     let nanoseconds = i64::try_from(now.as_nanosecond()).unwrap_or(i64::MAX);
@@ -424,6 +392,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::clock::{Clock as _, ManualClock};
+    use crate::error::ErrorKind;
     use crate::query::sink::{self, Format, Layout};
 
     const NOW: &str = "2026-03-02T12:00:00Z";
@@ -681,6 +650,91 @@ pub(super) mod tests {
         assert_eq!(error.message(), "tickets are complete only up to 1d 3h ago, but q allows 2h");
         let unguarded = QueryFile::inline("SELECT ticket_id FROM tickets").unwrap();
         assert!(session.plan(&unguarded, &Arguments::default()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn complete_through_refuses_a_lake_that_is_short_of_its_instant_and_says_how_far() {
+        let header =
+            "-- param until: timestamp = date_trunc('day', now())\n-- complete_through: $until -- whole days\n";
+        let sql = format!("{header}SELECT ticket_id FROM tickets WHERE updated_at < $until");
+        let file = QueryFile::parse("q.sql", &sql).unwrap();
+        let at = |text: &str| {
+            let complete_through_ms = Some(text.parse::<Timestamp>().unwrap().as_millisecond());
+            let watermark = Watermark { complete_through_ms, ..Watermark::default() };
+            session(&QuerySettings::default()).0.with_watermarks(BTreeMap::from([(Stream::Tickets, watermark)]))
+        };
+        let given = |until: &str| Arguments::parse(&file, &[("until".to_owned(), until.to_owned())]).unwrap();
+        let whole = at("2026-03-02T00:00:00Z");
+        assert!(whole.plan(&file, &Arguments::default()).await.is_ok(), "the boundary itself is enough");
+        let short = at("2026-03-01T22:30:00Z");
+        let error = short.plan(&file, &Arguments::default()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Stale);
+        assert_eq!(
+            error.message(),
+            "tickets are complete only through 2026-03-01T22:30:00Z, 1h 30m short of the 2026-03-02T00:00:00Z \
+             that q asks for (complete_through: $until)"
+        );
+        assert_eq!(
+            error.hint(),
+            Some("run `counterfoil extract` first, or ask for less: -p until=2026-03-01T22:30:00Z")
+        );
+        assert!(short.plan(&file, &given("2026-03-01T22:30:00Z")).await.is_ok());
+        let error = whole.plan(&file, &given("2026-03-05")).await.unwrap_err();
+        assert_eq!(error.hint(), Some("that time has not come yet: choose an earlier one"));
+
+        let (nothing, _) = session(&QuerySettings::default());
+        let error = nothing.plan(&file, &Arguments::default()).await.unwrap_err();
+        assert!(error.message().starts_with("tickets have not been extracted completely yet"), "{error}");
+        let both = QueryFile::parse("q.sql", &format!("-- max_age: 2h\n{sql}")).unwrap();
+        let error = whole.plan(&both, &Arguments::default()).await.unwrap_err();
+        assert!(error.message().contains("but q allows 2h"), "{error}");
+        let customers = QueryFile::parse("q.sql", &format!("{header}SELECT user_id FROM users WHERE $until < now()"));
+        let error = short.plan(&customers.unwrap(), &Arguments::default()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Stale, "a table that every run reads whole follows the tickets");
+    }
+
+    #[tokio::test]
+    async fn complete_through_that_gives_no_instant_is_refused() {
+        for (expression, message) in [
+            ("5", "q.sql:1: complete_through is no instant: `5`"),
+            ("NULL", "q.sql:1: complete_through is NULL: `NULL`"),
+            ("$until", "q.sql:1: complete_through is wrong: parameter `$until` is not declared"),
+            ("updated_at", "q.sql:1: complete_through is wrong: no column `updated_at`"),
+            ("now(", "q.sql:1: complete_through is wrong: not valid SQL"),
+            ("sample_key(1, random()::text)", "q.sql:1: complete_through is wrong: it is not a constant"),
+        ] {
+            let sql = format!("-- complete_through: {expression}\nSELECT ticket_id FROM tickets");
+            let error = run(&sql, &[]).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Query, "{expression}");
+            assert!(error.message().starts_with(message), "{expression}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn defaults_may_use_the_parameters_above_them() {
+        let sql = "-- param since: date = '2026-01-31'
+-- param until: timestamp = $since + interval '7 days'
+-- param days: int[] = [1, 2]
+SELECT $until AS until, $days AS days";
+        assert_eq!(run(sql, &[]).await.unwrap(), "2026-02-07T00:00:00.000Z,\"[1,2]\"\n");
+        assert_eq!(run(sql, &[("since", "2026-03-01")]).await.unwrap(), "2026-03-08T00:00:00.000Z,\"[1,2]\"\n");
+        let only_above = "-- param a: int = 2\n-- param b: int = $a * 2\nSELECT $b AS b";
+        assert_eq!(run(only_above, &[]).await.unwrap(), "4\n", "used by a default is used");
+    }
+
+    #[tokio::test]
+    async fn lists_of_every_type_work_in_a_query() {
+        for (sql, expected) in [
+            ("-- param l: double[] = [0.5, 1]\nSELECT array_length($l)", "2\n"),
+            ("-- param l: bool[] = [true]\nSELECT array_has($l, true)", "true\n"),
+            ("-- param l: date[] = ['2026-01-31']\nSELECT array_has($l, date '2026-01-31')", "true\n"),
+            ("-- param l: timestamp[] = [now()]\nSELECT count(*) FROM tickets WHERE updated_at < $l[1]", "3\n"),
+            ("-- param l: interval[] = [interval '1 day']\nSELECT now() - $l[1] AS t", "2026-03-01T12:00:00.000Z\n"),
+            ("-- param l: text[] = []\nSELECT array_length($l)", "0\n"),
+        ] {
+            let result = run(sql, &[]).await.unwrap();
+            assert_eq!(result.trim_matches(['\n', '"']), expected.trim_matches(['\n', '"']), "{sql}");
+        }
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! Sinks: the rows of a query as text, batch by batch, in bounded memory.
+//! Sinks: the rows of a query in the form that was asked for, batch by batch, in bounded memory.
 //!
 //! | format | form |
 //! |---|---|
@@ -7,28 +7,39 @@
 //! | `csv` | header, quoting of RFC 4180, lines end with LF; lists as JSON text; NULL is an empty field |
 //! | `json` | one array of objects, NULL written out |
 //! | `ndjson` | one object per line |
+//! | `arrow` | the stream format of Arrow IPC |
+//! | `parquet` | row groups of 65,536 rows at most; encrypted under the lake's ring unless plain text is asked for |
 //!
-//! Instants are ISO 8601 in UTC with milliseconds in every format. Every batch is flushed, so that the first rows come
-//! early. A reader that goes away ends the query without an error.
+//! Instants are ISO 8601 in UTC with milliseconds in every format that is text, and of their own type in the others
+//! (`query/sink/portable.rs`). Every batch is flushed, so that the first rows come early; of `parquet`, every row group.
+//! A reader that goes away ends the query without an error.
 
+mod arrow;
 mod cells;
 mod csv;
+pub(super) mod file;
 mod ids;
 mod json;
+mod origin;
+mod parquet;
+pub(super) mod portable;
 mod table;
 
+use std::collections::HashSet;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::str::FromStr;
 
-use arrow::datatypes::SchemaRef;
-use arrow::record_batch::RecordBatch;
+use ::arrow::datatypes::SchemaRef;
+use ::arrow::record_batch::RecordBatch;
 
+pub(super) use self::origin::restricted_columns;
 use crate::error::{Error, Result};
+use crate::lake::Lake;
+use crate::lake::sealed::Seal;
 use crate::query::fault::did_you_mean;
-use crate::query::session::Rows;
+use crate::query::session::{Plan, Rows};
 
 /// The form in which rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -44,11 +55,16 @@ pub enum Format {
     Json,
     /// One JSON object per line.
     Ndjson,
+    /// The stream format of Arrow IPC.
+    Arrow,
+    /// Parquet, encrypted unless plain text is asked for ([`Protection`]).
+    Parquet,
 }
 
 impl Format {
     /// Every format, in the order in which errors list them.
-    pub const ALL: [Self; 5] = [Self::Table, Self::Ids, Self::Csv, Self::Json, Self::Ndjson];
+    pub const ALL: [Self; 7] =
+        [Self::Table, Self::Ids, Self::Csv, Self::Json, Self::Ndjson, Self::Arrow, Self::Parquet];
 
     /// Returns the name that `--format` takes.
     #[must_use]
@@ -59,7 +75,28 @@ impl Format {
             Self::Csv => "csv",
             Self::Json => "json",
             Self::Ndjson => "ndjson",
+            Self::Arrow => "arrow",
+            Self::Parquet => "parquet",
         }
+    }
+
+    /// Tells whether a terminal could not show it.
+    #[must_use]
+    pub const fn is_binary(self) -> bool {
+        matches!(self, Self::Arrow | Self::Parquet)
+    }
+
+    /// Refuses a binary format on a terminal.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::error::ErrorKind::Config) with the way out.
+    pub fn check_terminal(self, is_terminal: bool) -> Result<()> {
+        if !(is_terminal && self.is_binary()) {
+            return Ok(());
+        }
+        Err(Error::config(format!("{self} is binary, and standard output is a terminal"))
+            .with_hint(format!("add -o FILE.{self}, or pipe it to a program that reads {self}")))
     }
 }
 
@@ -98,14 +135,17 @@ pub fn format_for(asked: Option<&str>, file: Option<&Path>) -> Result<Format> {
         "json" => Format::Json,
         "ndjson" | "jsonl" => Format::Ndjson,
         "ids" => Format::Ids,
+        "arrow" | "arrows" => Format::Arrow,
+        "parquet" => Format::Parquet,
         unknown => {
             let message = match unknown {
                 "" => "the output file has no extension that names its format".to_owned(),
                 _ => format!("no format has the extension `.{extension}`"),
             };
-            return Err(Error::config(message)
-                .with_context("file", file.display())
-                .with_hint("add --format csv (or ids, json, ndjson, table), or end the name in .csv, .ids, .json, .ndjson or .jsonl"));
+            return Err(Error::config(message).with_context("file", file.display()).with_hint(
+                "add --format csv (or ids, json, ndjson, arrow, parquet, table), or end the name in .csv, .ids, .json, \
+                     .ndjson, .jsonl, .arrow or .parquet",
+            ));
         }
     })
 }
@@ -155,38 +195,170 @@ trait Encoder: Send {
     fn end(&mut self, out: &mut Vec<u8>) -> Result<(u64, Vec<String>)>;
 }
 
-fn encoder(format: Format, schema: &SchemaRef, layout: &Layout, path: &str) -> Result<Box<dyn Encoder>> {
-    Ok(match format {
-        Format::Table => Box::new(table::Table::new(schema, layout)),
-        Format::Ids => Box::new(ids::Ids::try_new(schema, path)?),
-        Format::Csv => Box::new(csv::Csv::new(schema)),
-        Format::Json => Box::new(json::Json::array()),
-        Format::Ndjson => Box::new(json::Json::lines()),
-    })
+/// Whether a file that can be encrypted is. Only `parquet` can; every other format is plain text or plain binary.
+#[derive(Debug, Clone)]
+pub enum Protection {
+    /// In the clear, because somebody asked for it.
+    Plain,
+    /// Encrypted under the ring of the lake.
+    Sealed(Seal),
+}
+
+impl Protection {
+    /// Chooses how the result of a plan is protected: under the ring of the lake, unless plain text was asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::error::ErrorKind::Config) when plain text is asked of a format that is never anything
+    /// else; [`ErrorKind::Denied`](crate::error::ErrorKind::Denied) when the ring has no key to encrypt under.
+    pub fn choose(format: Format, is_plaintext: bool, plan: &Plan, lake: &Lake) -> Result<Self> {
+        check_plaintext(format, is_plaintext)?;
+        if format != Format::Parquet || is_plaintext {
+            return Ok(Self::Plain);
+        }
+        let seal = lake.seal(plan.restricted_columns()?);
+        seal.key_ids()?;
+        Ok(Self::Sealed(seal))
+    }
+}
+
+/// Refuses `--plaintext` where it says nothing: who writes it believes that the other formats are encrypted.
+///
+/// # Errors
+///
+/// [`ErrorKind::Config`](crate::error::ErrorKind::Config) with the way out.
+pub fn check_plaintext(format: Format, is_plaintext: bool) -> Result<()> {
+    if !is_plaintext || format == Format::Parquet {
+        return Ok(());
+    }
+    Err(Error::config(format!("--plaintext belongs to parquet; {format} is never encrypted"))
+        .with_hint("leave --plaintext out, or add --format parquet for a file that is encrypted without it"))
+}
+
+/// The form in which rows are written, and how the bytes are protected.
+#[derive(Debug, Clone)]
+pub struct Sink {
+    format: Format,
+    layout: Layout,
+    protection: Option<Protection>,
+}
+
+impl Sink {
+    /// Writes in a format; `parquet` needs a [`Protection`] besides.
+    #[must_use]
+    pub fn new(format: Format) -> Self {
+        Self { format, layout: Layout::default(), protection: None }
+    }
+
+    /// Lays tables out.
+    #[must_use]
+    pub fn with_layout(mut self, layout: &Layout) -> Self {
+        self.layout = layout.clone();
+        self
+    }
+
+    /// Says whether what can be encrypted is.
+    #[must_use]
+    pub fn with_protection(mut self, protection: Protection) -> Self {
+        self.protection = Some(protection);
+        self
+    }
+
+    /// Writes the rows of a query.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](fn@write).
+    pub async fn write(&self, mut rows: Rows, out: &mut (dyn Write + Send)) -> Result<Written> {
+        self.write_with(&mut rows, out, &|cause| unwritten(None, cause)).await
+    }
+
+    /// Writes the rows of a query to a file: a temporary file beside it takes its place when all is written.
+    ///
+    /// # Errors
+    ///
+    /// As [`to_file`].
+    pub async fn to_file(&self, rows: Rows, path: &Path) -> Result<Written> {
+        file::write(self, rows, path).await
+    }
+
+    async fn write_with(
+        &self,
+        rows: &mut Rows,
+        out: &mut (dyn Write + Send),
+        failed: &(dyn Fn(&io::Error) -> Error + Sync),
+    ) -> Result<Written> {
+        let mut encoder = self.encoder(&rows.schema(), rows.path())?;
+        let mut bytes = Vec::new();
+        let mut wants_more = true;
+        while wants_more {
+            let Some(batch) = rows.next().await? else { break };
+            wants_more = encoder.batch(&batch, &mut bytes)?;
+            if !pass_on(&mut bytes, out).map_err(|cause| failed(&cause))? {
+                return Ok(gone());
+            }
+        }
+        let (rows, notes) = encoder.end(&mut bytes)?;
+        if !pass_on(&mut bytes, out).map_err(|cause| failed(&cause))? {
+            return Ok(gone());
+        }
+        Ok(Written { rows, outcome: Outcome::Complete, notes })
+    }
+
+    fn encoder(&self, schema: &SchemaRef, path: &str) -> Result<Box<dyn Encoder>> {
+        if matches!(self.format, Format::Json | Format::Ndjson | Format::Parquet) {
+            check_names(schema, self.format, path)?;
+        }
+        Ok(match self.format {
+            Format::Table => Box::new(table::Table::new(schema, &self.layout)),
+            Format::Ids => Box::new(ids::Ids::try_new(schema, path)?),
+            Format::Csv => Box::new(csv::Csv::new(schema)),
+            Format::Json => Box::new(json::Json::array()),
+            Format::Ndjson => Box::new(json::Json::lines()),
+            Format::Arrow => Box::new(arrow::Arrow::try_new(schema)?),
+            Format::Parquet => match &self.protection {
+                Some(protection) => Box::new(parquet::Parquet::new(schema, protection)),
+                // Nothing is written in the clear because somebody forgot to say how.
+                None => return Err(Error::internal("a Parquet file was asked for without its protection")),
+            },
+        })
+    }
+}
+
+/// Refuses two columns of one name where the form tells columns by name only.
+fn check_names(schema: &SchemaRef, format: Format, path: &str) -> Result<()> {
+    let mut names = HashSet::new();
+    match schema.fields().iter().find(|field| !names.insert(field.name())) {
+        None => Ok(()),
+        Some(field) => Err(Error::query(format!(
+            "{path}: two columns are called `{}`, which {format} cannot tell apart",
+            field.name()
+        ))
+        .with_hint("give one of them another name with AS")),
+    }
 }
 
 /// Writes the rows of a query.
 ///
 /// # Errors
 ///
-/// The query's own; [`ErrorKind::Query`](crate::error::ErrorKind::Query) when `ids` is asked of rows without an id;
-/// [`ErrorKind::Unavailable`](crate::error::ErrorKind::Unavailable) when `out` fails other than by a reader gone.
-pub async fn write(mut rows: Rows, format: Format, layout: &Layout, out: &mut (dyn Write + Send)) -> Result<Written> {
-    let mut encoder = encoder(format, &rows.schema(), layout, rows.path())?;
-    let mut bytes = Vec::new();
-    let mut wants_more = true;
-    while wants_more {
-        let Some(batch) = rows.next().await? else { break };
-        wants_more = encoder.batch(&batch, &mut bytes)?;
-        if !pass_on(&mut bytes, out)? {
-            return Ok(gone());
-        }
-    }
-    let (rows, notes) = encoder.end(&mut bytes)?;
-    if !pass_on(&mut bytes, out)? {
-        return Ok(gone());
-    }
-    Ok(Written { rows, outcome: Outcome::Complete, notes })
+/// The query's own; [`ErrorKind::Query`](crate::error::ErrorKind::Query) when `ids` is asked of rows without an id, or two
+/// columns have one name in a form of objects; [`ErrorKind::Unavailable`](crate::error::ErrorKind::Unavailable) when `out`
+/// fails other than by a reader gone.
+pub async fn write(rows: Rows, format: Format, layout: &Layout, out: &mut (dyn Write + Send)) -> Result<Written> {
+    Sink::new(format).with_layout(layout).write(rows, out).await
+}
+
+/// Writes the rows of a query to a file: a temporary file beside it takes its place when all is written.
+///
+/// A failure leaves an older file as it was and no temporary file; `query/sink/file.rs` says the rest.
+///
+/// # Errors
+///
+/// As [`write`](fn@write); [`ErrorKind::Config`](crate::error::ErrorKind::Config) when the path is a folder or no file
+/// can be made there, [`ErrorKind::Unavailable`](crate::error::ErrorKind::Unavailable) when writing fails.
+pub async fn to_file(rows: Rows, format: Format, layout: &Layout, path: &Path) -> Result<Written> {
+    Sink::new(format).with_layout(layout).to_file(rows, path).await
 }
 
 fn gone() -> Written {
@@ -195,7 +367,7 @@ fn gone() -> Written {
 }
 
 /// Writes and flushes; `false` when nobody reads any more.
-fn pass_on(bytes: &mut Vec<u8>, out: &mut (dyn Write + Send)) -> Result<bool> {
+fn pass_on(bytes: &mut Vec<u8>, out: &mut (dyn Write + Send)) -> io::Result<bool> {
     if bytes.is_empty() {
         return Ok(true);
     }
@@ -204,67 +376,36 @@ fn pass_on(bytes: &mut Vec<u8>, out: &mut (dyn Write + Send)) -> Result<bool> {
     match written {
         Ok(()) => Ok(true),
         Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(cause) => Err(Error::unavailable("failed to write the result").with_source(cause)),
+        Err(cause) => Err(cause),
     }
 }
 
-/// Writes the rows of a query to a file: a temporary file beside it takes its place when all is written.
-///
-/// The file is readable by its owner only. A failure leaves an older file as it was. Devices and pipes are written to as
-/// they are. A table is written whole: every row, which is held in memory until the columns are measured, and every
-/// column as wide as its texts.
-///
-/// # Errors
-///
-/// As [`write`](fn@write); [`ErrorKind::Config`](crate::error::ErrorKind::Config) when the path is a folder or no file
-/// can be made there, [`ErrorKind::Unavailable`](crate::error::ErrorKind::Unavailable) when writing fails.
-pub async fn to_file(rows: Rows, format: Format, layout: &Layout, path: &Path) -> Result<Written> {
-    let failed = |cause: io::Error| {
-        Error::unavailable("failed to write the output file").with_context("file", path.display()).with_source(cause)
+/// A write that failed; `path` is the file's, where there is one.
+fn unwritten(path: Option<&Path>, cause: &io::Error) -> Error {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+
+    let (what, hint) = match cause.kind() {
+        StorageFull => (Some("the disk is full"), "free room there, or write to another disk"),
+        QuotaExceeded => (Some("the quota of the disk is used up"), "free room there, or write to another disk"),
+        FileTooLarge => (Some("the file grew past the limit of file sizes"), "raise `ulimit -f`, or narrow the rows"),
+        _ => (None, ""),
     };
-    let whole = Layout { width: None, max_rows: usize::MAX };
-    let layout = if format == Format::Table { &whole } else { layout };
-    // A link keeps pointing where it points, and a device or a pipe is written to, never replaced.
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    match fs::metadata(&target) {
-        Ok(found) if found.is_dir() => {
-            return Err(Error::config("the output file is a folder").with_context("file", path.display()));
-        }
-        Ok(found) if !found.is_file() => {
-            let mut device = File::options().write(true).open(&target).map_err(|cause| unmade(path, &cause))?;
-            return write(rows, format, layout, &mut device).await;
-        }
-        _ => {}
+    let subject = if path.is_some() { "failed to write the output file" } else { "failed to write the result" };
+    let message = what.map_or_else(|| subject.to_owned(), |what| format!("{subject}: {what}"));
+    let mut error = Error::unavailable(message);
+    if let Some(path) = path {
+        error = error.with_context("file", path.display());
     }
-    let folder = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let file = tempfile::Builder::new().prefix(".counterfoil-").tempfile_in(folder);
-    let (mut file, temporary) = file.map_err(|cause| unmade(path, &cause))?.into_parts();
-    let mut buffered = BufWriter::new(&mut file);
-    let written = write(rows, format, layout, &mut buffered).await?;
-    drop(buffered);
-    File::sync_all(&file).map_err(failed)?;
-    temporary.persist(&target).map_err(|error| unmade(path, &error.error))?;
-    Ok(written)
-}
-
-/// An output file that cannot be made: its path is wrong, or the disk fails.
-fn unmade(path: &Path, cause: &io::Error) -> Error {
-    use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
-
-    let error = match cause.kind() {
-        NotFound | NotADirectory => Error::config("the folder of the output file does not exist")
-            .with_hint("make the folder first, or give another path to -o"),
-        PermissionDenied | ReadOnlyFilesystem | InvalidFilename => {
-            Error::config("the output file cannot be made").with_hint("give a path to -o that you may write to")
-        }
-        _ => Error::unavailable("failed to write the output file"),
-    };
+    if what.is_some() {
+        error = error.with_hint(hint);
+    }
     // The cause itself may name the temporary file, which the caller never heard of.
-    error.with_context("file", path.display()).with_source(io::Error::from(cause.kind()))
+    error.with_source(io::Error::from(cause.kind()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, File};
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -446,7 +587,8 @@ mod tests {
             let writes = Arc::new(Mutex::new(0));
             let mut out = Failing { room: 10, kind: io::ErrorKind::BrokenPipe, writes: Arc::clone(&writes) };
             let sql = "SELECT CAST(value AS varchar) AS ticket_id FROM generate_series(1, 1000000)";
-            let end = write(rows(sql).await, format, &Layout::default(), &mut out).await.unwrap();
+            let sink = Sink::new(format).with_protection(Protection::Plain);
+            let end = sink.write(rows(sql).await, &mut out).await.unwrap();
             assert_eq!(end.outcome, Outcome::ReaderGone, "{format}");
             assert!(*writes.lock().unwrap() < 20, "{format} wrote on after the reader had gone");
         }
@@ -525,7 +667,7 @@ mod tests {
             (io::ErrorKind::StorageFull, ErrorKind::Unavailable),
             (io::ErrorKind::Other, ErrorKind::Unavailable),
         ] {
-            let error = unmade(Path::new("out/list.csv"), &io::Error::new(cause, "/tmp/.counterfoil-x"));
+            let error = file::unmade(Path::new("out/list.csv"), &io::Error::new(cause, "/tmp/.counterfoil-x"));
             assert_eq!(error.kind(), kind);
             assert!(error.to_string().ends_with("(file: out/list.csv)"), "{error}");
             assert!(!format!("{error:?}").contains(".counterfoil-"), "{error:?}");
@@ -563,6 +705,8 @@ mod tests {
             (Some("csv"), "a", Format::Csv),
             (None, "a.CSV", Format::Csv),
             (None, "a.b.jsonl", Format::Ndjson),
+            (None, "a.arrow", Format::Arrow),
+            (None, "out/a.Parquet", Format::Parquet),
         ] {
             assert_eq!(format_for(asked, Some(Path::new(file))).unwrap(), format, "{file}");
         }
@@ -575,7 +719,7 @@ mod tests {
     fn file_whose_extension_names_no_format_is_refused() {
         for (file, message) in [
             ("x.txt", "no format has the extension `.txt` (file: x.txt)"),
-            ("out/x.Parquet", "no format has the extension `.Parquet` (file: out/x.Parquet)"),
+            ("out/x.Feather", "no format has the extension `.Feather` (file: out/x.Feather)"),
             ("x", "the output file has no extension that names its format (file: x)"),
             ("x.", "the output file has no extension that names its format (file: x.)"),
             (".csv", "the output file has no extension that names its format (file: .csv)"),

@@ -6,6 +6,7 @@
 mod allocations;
 mod attacks;
 mod budget;
+mod cmd;
 mod commands;
 mod compact;
 mod details;

@@ -1,6 +1,6 @@
 //! `counterfoil keys rotate --pseudonyms`: a new version of all pseudonyms, planned or done.
 
-use super::{BOTH, Leases};
+use super::{ALL, Leases};
 use crate::cli::{Context, grouped, print, say};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -20,7 +20,7 @@ pub(super) async fn rotate(context: &Context, config: &Config, dry_run: bool) ->
         }
         return print(&plan.to_string());
     }
-    let mut leases = Leases::take(&lake, &BOTH, "rotate --pseudonyms").await?;
+    let mut leases = Leases::take(&lake, &ALL, "rotate --pseudonyms").await?;
     let rotated = rotate_with_leases(context, config, &lake, &root, &mut leases.0).await;
     leases.release().await;
     let Some(done) = rotated? else { return Ok(()) };

@@ -37,7 +37,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<()> 
     };
     if arguments.dry_run {
         let plan = lake.plan_erasure(&request).await?;
-        if plan.tables.is_empty() && plan.runs == 0 {
+        if plan.tables.is_empty() && plan.runs == 0 && plan.recordings == 0 {
             note("the lake holds nothing of it");
         }
         return print(&plan.to_string());

@@ -11,6 +11,7 @@ use object_store::path::Path;
 use super::{Log, READS};
 use crate::error::{Error, Result};
 use crate::lake::commit::Action;
+use crate::lake::lists::Recording;
 use crate::lake::manifest::{DataFile, Manifest};
 use crate::lake::{layout, store};
 use crate::model::Stream;
@@ -24,6 +25,8 @@ pub(in crate::lake) struct Kept {
     pub(in crate::lake) newest: Arc<Manifest>,
     /// The data files that any of these versions consists of, as they were added, by path.
     pub(in crate::lake) files: BTreeMap<String, (Stream, Arc<DataFile>)>,
+    /// Every recording of a ticket list that their commits tell of, each as often as it was told.
+    pub(in crate::lake) lists: Vec<Arc<Recording>>,
 }
 
 impl Log {
@@ -46,11 +49,12 @@ impl Log {
         let listing = self.list(0).await?;
         let newest = listing.newest();
         if newest == 0 {
-            return Ok(Kept { oldest: 0, newest: Arc::default(), files: BTreeMap::new() });
+            return Ok(Kept { oldest: 0, newest: Arc::default(), files: BTreeMap::new(), lists: Vec::new() });
         }
         let oldest = listing.start;
         let mut manifest = Manifest::clone(self.rebuild(&listing, oldest).await?.manifest.as_ref());
         let mut files = BTreeMap::new();
+        let mut lists = manifest.lists.clone();
         for (stream, table) in &manifest.tables {
             files.extend(table.files.iter().map(|file| (file.path.clone(), (*stream, Arc::clone(file)))));
         }
@@ -58,14 +62,18 @@ impl Log {
         let mut commits = stream::iter(reads).buffered(READS);
         while let Some(commit) = commits.try_next().await? {
             for action in &commit.actions {
-                if let Action::Add(stream, file) = action {
-                    files.insert(file.path.clone(), (*stream, Arc::clone(file)));
+                match action {
+                    Action::Add(stream, file) => {
+                        files.insert(file.path.clone(), (*stream, Arc::clone(file)));
+                    }
+                    Action::List(recording) => lists.push(Arc::clone(recording)),
+                    _ => {}
                 }
             }
             let object = layout::commit(commit.version);
             manifest.apply(commit).map_err(|error| error.with_context("object", object))?;
         }
-        Ok(Kept { oldest, newest: Arc::new(manifest), files })
+        Ok(Kept { oldest, newest: Arc::new(manifest), files, lists })
     }
 
     /// Ends all versions before `version`, which must be kept: they are leftovers from now on.

@@ -140,8 +140,12 @@ async fn old_tickets_wait_for_an_extract_and_history_does_not() {
 #[tokio::test]
 async fn crash_at_any_call_drops_all_or_nothing_and_repeating_completes_it() {
     let filled = filled().await;
-    let settings =
-        RetainSettings { keep_history: Some(since(4)), keep_tickets: Some(since(3)), keep_versions: Duration::ZERO };
+    let settings = RetainSettings {
+        keep_history: Some(since(4)),
+        keep_tickets: Some(since(3)),
+        keep_lists: None,
+        keep_versions: Duration::ZERO,
+    };
     let before = all(&open_now(&(filled.clone() as Arc<dyn ObjectStore>)).await.unwrap()).await;
     let after = ["101:8", "103:9", "104:3"];
     let mut crashes = 0;

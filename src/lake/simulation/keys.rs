@@ -171,7 +171,7 @@ async fn one_of_two_rotations_wins_and_an_old_ring_gets_no_lease() {
     first.rotate_keys(&root(1)).await.unwrap();
     let lost = second.rotate_keys(&root(1)).await.unwrap_err();
     assert_eq!(lost.kind(), ErrorKind::Conflict);
-    for purpose in [Purpose::Extract, Purpose::Maintenance] {
+    for purpose in [Purpose::Extract, Purpose::Maintenance, Purpose::Record] {
         let refused = second.lease(purpose, "old").await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Conflict);
         assert!(refused.hint().unwrap().contains("start again"), "{refused}");
