@@ -179,10 +179,11 @@ def growth(binary, tickets):
         source.close()
 
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("binary", type=os.path.abspath)
-parser.add_argument("what", choices=["budget", "share", "full", "memory", "growth"])
-parser.add_argument("--tickets", type=int)
-arguments = parser.parse_args()
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-globals()[arguments.what](arguments.binary, arguments.tickets)
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("binary", type=os.path.abspath)
+    parser.add_argument("what", choices=["budget", "share", "full", "memory", "growth"])
+    parser.add_argument("--tickets", type=int)
+    arguments = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    globals()[arguments.what](arguments.binary, arguments.tickets)

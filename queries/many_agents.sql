@@ -13,13 +13,18 @@ WITH hands AS (
         reopen_count,
         message_count,
         updated_at,
-        array_distinct(array_remove(
-            array_concat(
+        array_remove(
+            array_distinct(array_concat(
                 coalesce(assigned_user_ids, []),
-                [first_response_user_id, last_response_user_id, first_done_user_id, last_done_user_id]
-            ),
-            NULL
-        )) AS agent_ids
+                [
+                    coalesce(first_response_user_id, ''),
+                    coalesce(last_response_user_id, ''),
+                    coalesce(first_done_user_id, ''),
+                    coalesce(last_done_user_id, '')
+                ]
+            )),
+            ''
+        ) AS agent_ids
     FROM tickets
     WHERE updated_at >= $since
       AND spam IS DISTINCT FROM true

@@ -13,7 +13,7 @@ SELECT
         ELSE 'too long'
     END AS reason,
     snooze_until,
-    round(date_part('epoch', now() - snooze_until) / 3600, 1) AS hours_over,
+    CASE WHEN snooze_until < now() THEN round(date_part('epoch', now() - snooze_until) / 3600, 1) END AS hours_over,
     snooze_count,
     queue_name(queue_id) AS queue,
     user_name(assigned_user_ids[1]) AS agent

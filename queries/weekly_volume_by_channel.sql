@@ -2,7 +2,7 @@
 -- description: Tickets created per week and channel, with their share of the week.
 -- param since: timestamp = date_trunc('week', now()) - interval '84 days' -- first week
 -- param until: timestamp = date_trunc('week', now()) -- end of the last week; a started week would look like a drop
--- max_age: 1d
+-- complete_through: $until
 
 -- A ticket that went over two channels counts in both, so that the shares of a week may add up to more than one.
 WITH weeks AS (

@@ -52,6 +52,7 @@ use crate::extract::pages::SearchPages;
 use crate::extract::plan::{HORIZON, Plan, RangeSet, millis};
 use crate::extract::price::{Model, Price};
 use crate::extract::segments::Segment;
+use crate::extract::small::Unread;
 use crate::extract::walk::{Forked as _, Limits, PageQuery, PageSource as _};
 use crate::kustomer::{Client, Endpoint, Ledger, SearchObject};
 use crate::lake::manifest::{Manifest, Watermark};
@@ -329,7 +330,14 @@ impl Run<'_> {
             let mut decoder = self.decoder(stream, definitions)?;
             let declared = seen::declared(&held, stream, &decoder);
             let held = held.tables.get(&stream).map_or(0, |table| table.files.iter().map(|file| file.rows).sum());
-            let Some(whole) = small::read(self.client, stream, &mut decoder, held).await? else { continue };
+            let whole = match small::read(self.client, stream, &mut decoder, held).await? {
+                Ok(whole) => whole,
+                Err(Unread::Absent) => continue,
+                Err(Unread::Denied) => {
+                    self.record.denied.push(stream.table().to_owned());
+                    continue;
+                }
+            };
             self.progress.on(Event::Promised { stream, promised: whole.run.distinct });
             self.progress.on(Event::Received { stream, records: whole.run.distinct });
             transaction.replace(whole.rows);

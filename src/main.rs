@@ -4,6 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use counterfoil::cli::{self, Cli};
+use mimalloc::MiMalloc;
+
+/// Queries allocate and free columns by the thousand, on several threads.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     cli::main(&Cli::parse())

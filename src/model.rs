@@ -29,11 +29,13 @@ pub enum Stream {
     /// Recorded ticket lists: a table that the lake keeps as it keeps those of streams, and that nothing is extracted into,
     /// so it is not one of [`ALL`](Self::ALL).
     TicketLists,
+    /// Business schedules: hours of each weekday in a time zone, and holidays.
+    Schedules,
 }
 
 impl Stream {
     /// Every stream, incremental ones first.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Tickets,
         Self::Customers,
         Self::TicketTimes,
@@ -43,6 +45,7 @@ impl Stream {
         Self::Queues,
         Self::Brands,
         Self::Slas,
+        Self::Schedules,
     ];
 
     /// Returns the name of the stream's table, which is also the name of its schema file.
@@ -59,6 +62,7 @@ impl Stream {
             Self::Brands => "brands",
             Self::Slas => "slas",
             Self::TicketLists => "ticket_lists",
+            Self::Schedules => "schedules",
         }
     }
 
@@ -81,6 +85,7 @@ impl Stream {
             Self::Queues => "queue_id",
             Self::Brands => "brand_id",
             Self::Slas => "sla_id",
+            Self::Schedules => "schedule_id",
         }
     }
 
@@ -88,6 +93,12 @@ impl Stream {
     #[must_use]
     pub const fn is_incremental(self) -> bool {
         matches!(self, Self::Tickets | Self::Customers | Self::TicketTimes)
+    }
+
+    /// Tells whether a run goes on without the stream where the credential may not read it.
+    #[must_use]
+    pub const fn is_dispensable(self) -> bool {
+        matches!(self, Self::Schedules)
     }
 
     /// Tells whether records never change once they are made: they have no revision, are not deleted, and their

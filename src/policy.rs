@@ -78,6 +78,7 @@ mod reach;
 mod restate;
 mod rules;
 mod scalar;
+mod schedules;
 mod scrub;
 mod tombstone;
 mod tree;
@@ -93,6 +94,7 @@ pub use ids::IdPage;
 pub use pseudonym::{PseudonymRotation, holds_pseudonyms, pseudonym_domain};
 pub use quarantine::{Quarantined, Reason};
 pub use restate::{Restatement, Step};
+pub use schedules::lacking_holidays;
 pub use view::RuleView;
 
 use plan::Plan;
@@ -842,6 +844,7 @@ class = "internal"
             (Stream::Queues, "queue_id name"),
             (Stream::Brands, "brand_id name is_default"),
             (Stream::Slas, "sla_id name"),
+            (Stream::Schedules, "schedule_id name timezone hours holidays is_default deleted"),
         ] {
             let schema = policy.decoder(stream, &definitions(), &keys(1)).unwrap().schema();
             for name in names.split_whitespace() {
@@ -851,7 +854,7 @@ class = "internal"
     }
 
     // Every attribute that the source is known to have, with a value or empty: none is forgotten by the built-in schemas.
-    const KNOWN: [(Stream, &str); 8] = [
+    const KNOWN: [(Stream, &str); 9] = [
         (
             Stream::Tickets,
             "externalId name preview channels status open.statusAt snooze.status snooze.time snooze.statusAt messageCount \
@@ -919,6 +922,7 @@ class = "internal"
         (Stream::Queues, "name createdAt updatedAt"),
         (Stream::Brands, "name default iconUrl createdAt updatedAt modifiedAt"),
         (Stream::Slas, "currentVersion createdAt"),
+        (Stream::Schedules, "name timezone hours holidays default deleted deletedAt createdAt updatedAt modifiedAt"),
     ];
 
     #[test]

@@ -14,6 +14,7 @@ pub mod header;
 pub mod library;
 pub mod parameters;
 
+mod engine;
 pub mod explain;
 pub mod functions;
 pub mod progress;

@@ -34,6 +34,7 @@ mod rare;
 mod refusal;
 mod roles;
 mod routes;
+mod schedules;
 mod search;
 mod server;
 mod spoil;

@@ -114,7 +114,7 @@ impl Schemas {
 }
 
 /// File name and text of each declaration file that the program ships with (`init` writes them).
-pub const BUILTIN: [(&str, &str); 8] = [
+pub const BUILTIN: [(&str, &str); 9] = [
     ("tickets.toml", include_str!("../schemas/tickets.toml")),
     ("customers.toml", include_str!("../schemas/customers.toml")),
     ("users.toml", include_str!("../schemas/users.toml")),
@@ -123,6 +123,7 @@ pub const BUILTIN: [(&str, &str); 8] = [
     ("queues.toml", include_str!("../schemas/queues.toml")),
     ("brands.toml", include_str!("../schemas/brands.toml")),
     ("slas.toml", include_str!("../schemas/slas.toml")),
+    ("schedules.toml", include_str!("../schemas/schedules.toml")),
 ];
 
 /// File name and text of each declaration file of a stream that is off unless someone adds it (`init` writes them with the

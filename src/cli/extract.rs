@@ -325,6 +325,10 @@ fn summary(report: &RunReport, rates: &Rates) -> Vec<String> {
             ));
         }
     }
+    if !report.run.denied.is_empty() {
+        let denied = report.run.denied.join(", ");
+        lines.push(format!("denied       {denied} (the credential may not read it; the run went on without)"));
+    }
     if !report.run.not_due.is_empty() {
         lines.push(format!("not due      {} (read within `extract.small_every`)", report.run.not_due.join(", ")));
     }

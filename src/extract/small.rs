@@ -1,9 +1,12 @@
-//! The small streams, read whole: users, teams, tags, queues, brands, SLAs.
+//! The small streams, read whole: users, teams, tags, queues, brands, SLAs, business schedules.
 //!
 //! Their lists tell no total. `links.next` ends them, and so does an empty page, for `next` was seen to point past the end.
 //!
 //! They change rarely, so a run reads only those that are due: not read within `small_every`, or under another policy. When a
 //! list was read last stands in the records of the lake's runs.
+//!
+//! A stream that is dispensable ([`Stream::is_dispensable`]) and that the credential may not read is left out, aloud. Schedules
+//! whose holidays a list does not tell are asked for one by one.
 
 use std::collections::HashSet;
 
@@ -16,14 +19,23 @@ use crate::extract::prove::Proof;
 use crate::kustomer::{Client, Endpoint};
 use crate::lake::manifest::Manifest;
 use crate::lake::run::StreamRun;
-use crate::model::Stream;
-use crate::policy::{Decoder, PageSummary, RedactedBatch};
+use crate::model::{ObjectId, Stream};
+use crate::policy::{Decoder, PageSummary, RedactedBatch, lacking_holidays};
 
 /// A whole small stream.
 #[derive(Debug)]
 pub(super) struct Whole {
     pub(super) rows: RedactedBatch,
     pub(super) run: StreamRun,
+}
+
+/// Why a stream was not read and the run goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// The source has no such list.
+    Absent,
+    /// The credential may not read it.
+    Denied,
 }
 
 /// Tells whether a stream is to be read: it was not within the time that the settings give, or not by this policy.
@@ -47,7 +59,7 @@ pub(super) fn is_due(
     })
 }
 
-/// Reads a stream whole; nothing when the source does not have such a list.
+/// Reads a stream whole, or tells why not.
 ///
 /// A page number is no cursor, and an empty page may be a fault: a list of several pages, and one that is shorter than the
 /// `held_rows` of the lake, is read again until two readings in a row are the same.
@@ -56,18 +68,21 @@ pub(super) async fn read(
     stream: Stream,
     decoder: &mut Decoder,
     held_rows: u64,
-) -> Result<Option<Whole>> {
-    let Some((endpoint, first)) = list(stream) else { return Ok(None) };
+) -> Result<Result<Whole, Unread>> {
+    let Some((endpoint, first)) = list(stream) else { return Ok(Err(Unread::Absent)) };
     let mut received = 0;
     let mut before: Option<Proof> = None;
     for _ in 0..READINGS {
-        let Some(reading) = pages(client, stream, endpoint, first, decoder).await? else { return Ok(None) };
+        let reading = match pages(client, stream, endpoint, first, decoder).await? {
+            Ok(reading) => reading,
+            Err(unread) => return Ok(Err(unread)),
+        };
         received += reading.received;
         let is_short = reading.proof.distinct < held_rows.max(1);
         let is_doubtful = reading.pages > 1 || is_short;
         let is_confirmed = before.as_ref().is_some_and(|before| before.hex() == reading.proof.hex());
         if !is_doubtful || is_confirmed {
-            return Ok(Some(whole(stream, reading, received)));
+            return Ok(Ok(whole(stream, reading, received)));
         }
         before = Some(reading.proof);
     }
@@ -94,19 +109,28 @@ async fn pages(
     endpoint: Endpoint,
     first: &str,
     decoder: &mut Decoder,
-) -> Result<Option<Reading>> {
+) -> Result<Result<Reading, Unread>> {
     let mut visited = HashSet::new();
     let mut next = Some(first.to_owned());
     let mut received = 0;
     while let Some(path) = next {
-        let Some(summary) = page(client, endpoint, &path, decoder).await? else {
-            if visited.is_empty() {
-                tracing::warn!(%stream, "source has no such list; the table stays as it is");
-                return Ok(None);
+        let summary = match page(client, stream, endpoint, &path, decoder).await? {
+            Ok((summary, lacking)) => {
+                complete(client, stream, endpoint, &lacking, decoder).await?;
+                summary
             }
-            return Err(
-                Error::data("list of the source ends in a page that is not there").with_context("stream", stream)
-            );
+            Err(unread) if visited.is_empty() => {
+                match unread {
+                    Unread::Absent => tracing::warn!(%stream, "source has no such list; the table stays as it is"),
+                    Unread::Denied => tracing::warn!(%stream, "list may not be read; the table stays as it is"),
+                }
+                return Ok(Err(unread));
+            }
+            Err(_) => {
+                return Err(
+                    Error::data("list of the source ends in a page that is not there").with_context("stream", stream)
+                );
+            }
         };
         received += summary.records.len() as u64;
         visited.insert(path);
@@ -127,7 +151,25 @@ async fn pages(
     for key in rows.keys() {
         proof.add(key);
     }
-    Ok(Some(Reading { rows, proof, received, pages: visited.len() }))
+    Ok(Ok(Reading { rows, proof, received, pages: visited.len() }))
+}
+
+/// Asks one by one for the schedules whose holidays a list did not tell; what comes last of a record is what stays.
+async fn complete(
+    client: &Client,
+    stream: Stream,
+    endpoint: Endpoint,
+    lacking: &[ObjectId],
+    decoder: &mut Decoder,
+) -> Result<()> {
+    for id in lacking {
+        let path = format!("/v1/schedules/{id}?include=holidays");
+        match page(client, stream, endpoint, &path, decoder).await? {
+            Ok((_, lacking)) if lacking.is_empty() => {}
+            Ok(_) | Err(_) => tracing::warn!(%stream, %id, "holidays of the schedule are not told: it has none here"),
+        }
+    }
+    Ok(())
 }
 
 fn whole(stream: Stream, reading: Reading, received: u64) -> Whole {
@@ -153,16 +195,35 @@ pub(super) const fn list(stream: Stream) -> Option<(Endpoint, &'static str)> {
         Stream::Queues => (Endpoint::Queues, "/v1/routing/queues?page=1&pageSize=100"),
         Stream::Brands => (Endpoint::Brands, "/v1/brands?page=1&pageSize=100"),
         Stream::Slas => (Endpoint::Slas, "/v1/slas?page=1&pageSize=100"),
+        Stream::Schedules => (Endpoint::Schedules, "/v1/schedules?include=holidays&page=1&pageSize=100"),
         Stream::Tickets | Stream::Customers | Stream::TicketTimes | Stream::TicketLists => return None,
     })
 }
 
-async fn page(client: &Client, endpoint: Endpoint, path: &str, decoder: &mut Decoder) -> Result<Option<PageSummary>> {
+/// Reads a page, and lists the schedules whose holidays it does not tell.
+async fn page(
+    client: &Client,
+    stream: Stream,
+    endpoint: Endpoint,
+    path: &str,
+    decoder: &mut Decoder,
+) -> Result<Result<(PageSummary, Vec<ObjectId>), Unread>> {
     let mut failed = 0;
     loop {
-        let Some(body) = client.get_optional(endpoint, path).await? else { return Ok(None) };
+        let body = match client.get_optional(endpoint, path).await {
+            Ok(Some(body)) => body,
+            Ok(None) => return Ok(Err(Unread::Absent)),
+            Err(error) if error.kind() == ErrorKind::Denied && stream.is_dispensable() => {
+                tracing::debug!(%stream, %error, "refused");
+                return Ok(Err(Unread::Denied));
+            }
+            Err(error) => return Err(error),
+        };
         let error = match decoder.push_page(&body) {
-            Ok(summary) => return Ok(Some(summary)),
+            Ok(summary) => {
+                let lacking = if stream == Stream::Schedules { lacking_holidays(&body) } else { Vec::new() };
+                return Ok(Ok((summary, lacking)));
+            }
             Err(error) if error.kind() == ErrorKind::Data => error,
             Err(error) => return Err(error),
         };

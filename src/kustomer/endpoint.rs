@@ -35,6 +35,8 @@ pub enum Endpoint {
     Brands,
     /// Service level agreements, `GET /v1/slas`.
     Slas,
+    /// Business schedules, `GET /v1/schedules`.
+    Schedules,
     /// Definitions of custom attributes, `GET /v1/metadata/{object}`.
     Metadata,
 }
@@ -59,6 +61,7 @@ impl Endpoint {
             Self::Queues => "queues",
             Self::Brands => "brands",
             Self::Slas => "slas",
+            Self::Schedules => "schedules",
             Self::Metadata => "metadata",
         }
     }
@@ -82,6 +85,7 @@ impl Endpoint {
             Self::Attachments => Some("org.user.attachment.read"),
             Self::Users => Some("org.user.user.read"),
             Self::Slas => Some("org.user.sla.read"),
+            Self::Schedules => Some("org.user.schedule.read"),
             Self::Metadata => Some("org.user.metadata.read"),
         }
     }
@@ -101,6 +105,7 @@ impl Endpoint {
             Self::Attachments => Some("org.permission.attachment.read"),
             Self::Users => Some("org.permission.user.read"),
             Self::Slas => Some("org.permission.sla.read"),
+            Self::Schedules => Some("org.permission.schedule.read"),
             Self::Metadata => Some("org.permission.metadata.read"),
         }
     }

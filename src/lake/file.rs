@@ -27,12 +27,13 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
+use arrow::compute::{max, min};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimestampMillisecondType};
 use bytes::Bytes;
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::compute_leaves;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::encryption::decrypt::{FileDecryptionProperties, KeyRetriever};
 use parquet::encryption::encrypt::FileEncryptionProperties;
 use parquet::errors::ParquetError;
@@ -69,6 +70,9 @@ const ZSTD_LEVEL: i32 = 1;
 
 /// A limit that no page reaches: a page of Parquet has at most 2^31 - 1 bytes.
 const NO_LIMIT: usize = i32::MAX as usize;
+
+/// The column whose bounds the manifest keeps beside those of the key and of `updated_at`.
+pub(super) const CREATED_AT: &str = "created_at";
 
 /// Rows that are looked at to choose a column's encoding.
 const SAMPLE_ROWS: usize = 256;
@@ -135,7 +139,7 @@ pub(super) fn encode_columns(
         Error::internal("failed to encode a data file").with_context("file", path).with_source(cause)
     };
     let (declared, keys) = (rows.schema(), rows.keys());
-    let (Some(min), Some(max)) = (keys.iter().map(|key| key.id).min(), keys.iter().map(|key| key.id).max()) else {
+    let (Some(first), Some(last)) = (keys.iter().map(|key| key.id).min(), keys.iter().map(|key| key.id).max()) else {
         return Err(Error::internal("data file would have no rows").with_context("file", path));
     };
     if u32::try_from(keys.len()).is_err() {
@@ -162,12 +166,16 @@ pub(super) fn encode_columns(
     let writer = ArrowWriter::try_new(Vec::with_capacity(rows.expected_bytes()), Arc::clone(&schema), Some(properties))
         .map_err(failed)?;
     let (mut writer, factory) = writer.into_serialized_writer().map_err(failed)?;
+    let mut created_ms: Option<(i64, i64)> = None;
     for (number, first) in (0..keys.len()).step_by(ROW_GROUP_ROWS).enumerate() {
         let range = first..keys.len().min(first + ROW_GROUP_ROWS);
         let mut leaf_writers = factory.create_column_writers(number).map_err(failed)?.into_iter();
         let mut group = writer.next_row_group().map_err(failed)?;
         for (index, field) in schema.fields().iter().enumerate() {
             let column = relabelled(&rows.column(index, range.clone())?, field)?;
+            if field.name() == CREATED_AT {
+                created_ms = hull(created_ms, bounds_ms(&column));
+            }
             for leaf in compute_leaves(field, &column).map_err(failed)? {
                 let missing = || Error::internal("column has no writer").with_context("column", field.name());
                 let mut leaf_writer = leaf_writers.next().ok_or_else(missing)?;
@@ -188,9 +196,10 @@ pub(super) fn encode_columns(
         rows: keys.len() as u64,
         pin: digest(&bytes[bytes.len() - tail_bytes..]),
         tail_bytes: tail_bytes as u64,
-        min_key: min.to_string(),
-        max_key: max.to_string(),
+        min_key: first.to_string(),
+        max_key: last.to_string(),
         updated_ms: updated().min().zip(updated().max()),
+        created_ms,
         policy: Arc::clone(policy),
         superseded: RoaringBitmap::new(),
         tombstones: (0u32..).zip(keys).filter(|(_, key)| key.deleted).map(|(position, _)| position).collect(),
@@ -208,6 +217,20 @@ pub(super) fn encode_columns(
         open_tail(&file, &bytes.slice(bytes.len() - tail_bytes..), ring)?;
     }
     Ok((bytes, file))
+}
+
+/// Returns the smallest and the largest instant of a column, milliseconds since 1970; none of a column of another type.
+fn bounds_ms(column: &ArrayRef) -> Option<(i64, i64)> {
+    let times = column.as_primitive_opt::<TimestampMillisecondType>()?;
+    min(times).zip(max(times))
+}
+
+/// Joins two ranges.
+pub(super) fn hull(one: Option<(i64, i64)>, other: Option<(i64, i64)>) -> Option<(i64, i64)> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some((one.0.min(other.0), one.1.max(other.1))),
+        (one, other) => one.or(other),
+    }
 }
 
 /// Gives every column a key: the restricted ones one of their own, the others the file's.
@@ -425,9 +448,17 @@ pub(super) fn properties(
         .set_bloom_filter_enabled(false)
         .with_file_encryption_properties(encryption);
     for field in plain {
-        // Plain, and not delta-packed: an encoder of deltas takes a megabyte for each column before the first value, and zstd
-        // makes nearly as little of the plain values.
-        builder = builder.set_column_dictionary_enabled(ColumnPath::from(field.name().as_str()), false);
+        let path = ColumnPath::from(field.name().as_str());
+        builder = builder.set_column_dictionary_enabled(path.clone(), false);
+        if matches!(field.data_type(), DataType::Int64 | DataType::Timestamp(_, _)) {
+            // As small as what zstd makes of plain values, and read several times faster.
+            builder = builder
+                .set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED)
+                .set_column_compression(path, Compression::UNCOMPRESSED);
+        } else if field.name() == key_column {
+            // Nearly every query reads the ids of all files that it reads at all.
+            builder = builder.set_column_compression(path, Compression::UNCOMPRESSED);
+        }
     }
     let leaves = ArrowSchemaConverter::new().convert(schema)?;
     let key_leaf = leaves.columns().iter().position(|leaf| leaf.path().parts() == [key_column]);

@@ -77,6 +77,9 @@ pub struct DataFile {
     pub max_key: String,
     /// Smallest and largest `updated_at`, milliseconds since 1970, where the table has it.
     pub updated_ms: Option<(i64, i64)>,
+    /// Smallest and largest `created_at` that is stored, milliseconds since 1970, where the table has such a column: ids
+    /// come in the order of creation, so that a filter by it leaves most files alone.
+    pub created_ms: Option<(i64, i64)>,
     /// Digest of the policy that made it, hex; several joined by `+` where later policies restated what is stored, and rows
     /// still lack what the last of them would store.
     pub policy: Arc<str>,
@@ -122,6 +125,7 @@ impl Default for DataFile {
             min_key: String::new(),
             max_key: String::new(),
             updated_ms: None,
+            created_ms: None,
             policy: Arc::from(""),
             schema: Arc::new(Schema::empty()),
             content: None,

@@ -26,6 +26,9 @@ pub struct RunRecord {
     /// Tables of small streams that were read recently enough and not asked for again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_due: Vec<String>,
+    /// Tables that the credential may not read and the run went on without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub denied: Vec<String>,
     /// Requests per endpoint that the run expected to need, of the streams that it began; empty in records of older
     /// programs.
     #[serde(default)]

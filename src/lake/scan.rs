@@ -28,11 +28,11 @@ mod rights;
 mod traps;
 mod whole;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::compute::SortOptions;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Fields, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::pruning::PrunableStatistics;
@@ -60,6 +60,7 @@ use roaring::RoaringBitmap;
 
 use crate::error::{Error, Result};
 use crate::keys::KeyRing;
+use crate::lake::file::CREATED_AT;
 use crate::lake::manifest::{DataFile, TableState};
 use crate::lake::restricted;
 use crate::model::Stream;
@@ -117,11 +118,20 @@ pub fn provider(
     let files = table.files.iter().map(scanned).filter(|file| file.live > 0).collect();
     Ok(Arc::new(Table {
         access: Access { store, ring, cache },
-        schema: Arc::clone(&table.schema),
+        schema: with_views(&table.schema),
         files,
         key_column: stream.key_column(),
         view,
     }))
+}
+
+/// Makes text columns such as the decoder gives without a copy of each value.
+fn with_views(schema: &SchemaRef) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| match field.data_type() {
+        DataType::Utf8 => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View)),
+        _ => Arc::clone(field),
+    });
+    Arc::new(Schema::new_with_metadata(fields.collect::<Fields>(), schema.metadata().clone()))
 }
 
 #[derive(Debug)]
@@ -179,6 +189,7 @@ impl Table {
     /// Statistics of one file: bounds hold for its rows, and are exact only when none is left out.
     fn statistics_of(&self, file: &ScannedFile, for_pruning: bool) -> Statistics {
         let exact = for_pruning || file.excluded.is_empty();
+        let instant = |ms| ScalarValue::TimestampMillisecond(Some(ms), None);
         let mut statistics = Statistics::new_unknown(&self.schema);
         statistics.num_rows = Precision::Exact(file.live as usize);
         statistics.total_byte_size = Precision::Inexact(file.file.bytes as usize);
@@ -192,8 +203,9 @@ impl Table {
                 let text = |key: &str| ScalarValue::Utf8(Some(key.to_owned()));
                 Some((text(&file.file.min_key), text(&file.file.max_key)))
             } else if field.name() == find::UPDATED_AT {
-                let instant = |ms| ScalarValue::TimestampMillisecond(Some(ms), None);
                 file.file.updated_ms.map(|(min, max)| (instant(min), instant(max)))
+            } else if field.name() == CREATED_AT {
+                file.file.created_ms.map(|(min, max)| (instant(min), instant(max)))
             } else {
                 None
             };
@@ -305,6 +317,18 @@ fn spread(mut files: Vec<PartitionedFile>, partitions: usize) -> Vec<FileGroup> 
     groups.into_iter().map(|(_, group)| FileGroup::new(group)).collect()
 }
 
+/// What a scan is asked for, besides its rows.
+#[derive(Debug, Clone)]
+struct Asked {
+    projection: Option<Vec<usize>>,
+    limit: Option<usize>,
+    is_wide: bool,
+}
+
+/// So many columns besides those of the filters are cheaper to decode for the rows that the filters leave; fewer are cheaper
+/// to decode whole, since a page is decompressed as a whole either way, and runs of chosen rows cost more than plain ones.
+const WIDE: usize = 16;
+
 #[async_trait]
 impl TableProvider for Table {
     fn schema(&self) -> SchemaRef {
@@ -342,22 +366,30 @@ impl TableProvider for Table {
         for file in remaining {
             groups.entry(file.hidden.as_slice()).or_default().push(file);
         }
-        let plans = groups.into_iter().map(|(hidden, files)| self.plan(state, projection, limit, (hidden, &files)));
+        let asked = Asked { projection: projection.cloned(), limit, is_wide: self.is_wide(projection, filters) };
+        let plans = groups.into_iter().map(|(hidden, files)| self.plan(state, &asked, (hidden, &files)));
         UnionExec::try_new(plans.collect::<DataFusionResult<Vec<_>>>()?)
     }
 }
 
 impl Table {
+    /// Tells whether filters are worth being applied inside the decoder.
+    fn is_wide(&self, projection: Option<&Vec<usize>>, filters: &[Expr]) -> bool {
+        let filtered: BTreeSet<&str> =
+            filters.iter().flat_map(Expr::column_refs).map(|column| column.name.as_str()).collect();
+        let projected = projection.map_or(self.schema.fields().len(), Vec::len);
+        !filters.is_empty() && projected > filtered.len() + WIDE
+    }
+
     /// Plans the scan of files that hide the same columns.
     fn plan(
         &self,
         state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        limit: Option<usize>,
+        asked: &Asked,
         (hidden, files): (&[usize], &[&ScannedFile]),
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         if hidden.is_empty() {
-            return self.plan_files(state, projection.cloned(), limit, files);
+            return self.plan_files(state, asked, files);
         }
         let visible = Self {
             access: self.access.clone(),
@@ -366,8 +398,9 @@ impl Table {
             key_column: self.key_column,
             view: self.view,
         };
-        let columns = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
-        let plan = visible.plan_files(state, Some(hidden::visible_places(&columns, hidden)), limit, files)?;
+        let columns = asked.projection.clone().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let seen = Asked { projection: Some(hidden::visible_places(&columns, hidden)), ..asked.clone() };
+        let plan = visible.plan_files(state, &seen, files)?;
         hidden::with_nulls(plan, &self.schema, &columns, hidden)
     }
 
@@ -375,8 +408,7 @@ impl Table {
     fn plan_files(
         &self,
         state: &dyn Session,
-        projection: Option<Vec<usize>>,
-        limit: Option<usize>,
+        asked: &Asked,
         files: &[&ScannedFile],
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let url = ObjectStoreUrl::parse(STORE_URL)?;
@@ -387,8 +419,8 @@ impl Table {
         // Options that users can set for Parquet in a session are not taken: bloom filters and page indexes are never there.
         let source = ParquetSource::new(TableSchema::from(Arc::clone(&self.schema)))
             .with_parquet_file_reader_factory(readers)
-            .with_pushdown_filters(true)
-            .with_reorder_filters(true)
+            .with_pushdown_filters(asked.is_wide)
+            .with_reorder_filters(asked.is_wide)
             .with_enable_page_index(false)
             .with_bloom_filter_on_read(false);
         let statistics = self.statistics_of_all(files.iter().copied());
@@ -405,8 +437,8 @@ impl Table {
             .with_file_groups(groups)
             .with_output_ordering(ordering)
             .with_statistics(statistics)
-            .with_projection_indices(projection)?
-            .with_limit(limit)
+            .with_projection_indices(asked.projection.clone())?
+            .with_limit(asked.limit)
             .build();
         Ok(DataSourceExec::from_data_source(Guard { inner: Arc::new(config), files: current }))
     }

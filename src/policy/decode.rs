@@ -15,13 +15,14 @@ use arrow::compute::{concat_batches, filter};
 use arrow::datatypes::{DataType, SchemaRef};
 
 use crate::error::{Error, Result};
-use crate::model::ObjectId;
+use crate::model::{ObjectId, Stream};
 use crate::policy::batch::{RecordKey, RedactedBatch, columnar};
 use crate::policy::columns::{ColumnBuilder, PartialKey, Scratch};
 use crate::policy::json::{Flaw, Reader, Text, Value};
 use crate::policy::plan::Plan;
 use crate::policy::quarantine::{Counts, JsonType, Quarantined};
 use crate::policy::scalar;
+use crate::policy::schedules;
 use crate::policy::tree::Target;
 
 /// Decodes pages of one stream into redacted columns.
@@ -176,6 +177,9 @@ impl Decoder {
 
     fn decode(&mut self, bytes: &[u8]) -> Result<(PageSummary, RecordBatch)> {
         let stream = self.plan.stream;
+        // Schedules are few, and the only records whose values nest deeper than columns go.
+        let flat = if stream == Stream::Schedules { schedules::flatten(bytes) } else { None };
+        let bytes = flat.as_deref().unwrap_or(bytes);
         let refused = |fault: Fault, (line, column): (usize, usize)| {
             fault.into_error().with_context("stream", stream).with_context("line", line).with_context("column", column)
         };

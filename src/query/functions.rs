@@ -5,7 +5,9 @@
 //! | `sample_key(seed, ticket_id)` | a number in [0, 1), the same for ever |
 //! | `user_name(id)`, `team_name(id)`, `queue_name(id)`, `brand_name(id)` | the name, NULL for an unknown id |
 //! | `tag_names(tag_ids)` | the list of names, NULL inside it for an unknown id |
+//! | `business_seconds(from, to, schedule)` | seconds of business time between two instants, by a schedule's id or name |
 
+pub mod business;
 pub mod sample;
 
 mod names;
@@ -30,3 +32,6 @@ pub(super) fn register(state: &mut SessionState) -> Result<Dictionaries> {
     }
     Ok(dictionaries)
 }
+
+#[cfg(test)]
+mod tests;

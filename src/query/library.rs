@@ -14,13 +14,23 @@ use crate::query::fault::{Fault, did_you_mean};
 use crate::query::header::{self, CompleteThrough, Parameter};
 
 /// The shipped SQL files: file name and text.
-pub const BUILTIN: [(&str, &str); 8] = [
+pub const BUILTIN: [(&str, &str); 18] = [
+    ("agent_weekly.sql", include_str!("../../queries/agent_weekly.sql")),
+    ("backlog_age.sql", include_str!("../../queries/backlog_age.sql")),
+    ("customers_many_open.sql", include_str!("../../queries/customers_many_open.sql")),
     ("first_response_misses.sql", include_str!("../../queries/first_response_misses.sql")),
     ("low_satisfaction_long_handling.sql", include_str!("../../queries/low_satisfaction_long_handling.sql")),
+    ("many_agents.sql", include_str!("../../queries/many_agents.sql")),
     ("qa_sample_per_agent.sql", include_str!("../../queries/qa_sample_per_agent.sql")),
+    ("qa_sample_shortfall.sql", include_str!("../../queries/qa_sample_shortfall.sql")),
+    ("refunds.sql", include_str!("../../queries/refunds.sql")),
     ("reopened_vip.sql", include_str!("../../queries/reopened_vip.sql")),
     ("repeat_contacts.sql", include_str!("../../queries/repeat_contacts.sql")),
+    ("sla_breaches.sql", include_str!("../../queries/sla_breaches.sql")),
+    ("stale_snoozes.sql", include_str!("../../queries/stale_snoozes.sql")),
     ("tag_co_occurrence.sql", include_str!("../../queries/tag_co_occurrence.sql")),
+    ("tagged.sql", include_str!("../../queries/tagged.sql")),
+    ("unanswered.sql", include_str!("../../queries/unanswered.sql")),
     ("unassigned_backlog.sql", include_str!("../../queries/unassigned_backlog.sql")),
     ("weekly_volume_by_channel.sql", include_str!("../../queries/weekly_volume_by_channel.sql")),
 ];

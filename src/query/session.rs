@@ -37,6 +37,7 @@ use crate::error::{Error, Result};
 use crate::lake::Lake;
 use crate::lake::manifest::{Manifest, Watermark};
 use crate::model::Stream;
+use crate::query::engine;
 use crate::query::fault::{self, Fault, Place};
 use crate::query::functions::{self, Dictionaries};
 use crate::query::library::QueryFile;
@@ -217,6 +218,7 @@ impl Session {
         let broken = |cause: DataFusionError| Error::internal("failed to set up the query engine").with_source(cause);
         let now = clock.now();
         let mut state = new_state(settings, now).map_err(broken)?;
+        engine::register(&mut state)?;
         let dictionaries = functions::register(&mut state)?;
         let mut names = Vec::with_capacity(tables.len());
         for (name, table) in tables {
@@ -357,6 +359,7 @@ fn new_state(settings: &QuerySettings, now: Timestamp) -> Result<SessionState, D
     let options = config.options_mut();
     // Positions for errors; `now()` in UTC as the columns are; text columns of casts as the lake's own.
     options.sql_parser.collect_spans = true;
+    options.optimizer.enable_window_topn = true;
     options.sql_parser.map_string_types_to_utf8view = false;
     options.execution.time_zone = Some("UTC".to_owned());
     // What a sort keeps back for merging what it spilled; the engine's own 10 MB would be all of a small memory.

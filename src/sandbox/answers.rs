@@ -86,6 +86,8 @@ pub(super) fn answer(question: &Question<'_>, route: Route) -> Answer {
         Route::DefaultBrand => Ok(single(&staff.brands[0].json)),
         Route::Brand => question.record(&staff.brands),
         Route::Sla => question.record(&staff.slas),
+        Route::Schedules => question.schedules(),
+        Route::Schedule => question.schedule(),
         Route::Metadata => {
             let metadata = definitions::metadata(&org.live(), question.values[0]).ok_or_else(Refusal::not_found)?;
             Ok((200, json!({"data": metadata}).to_string().into_bytes()))
@@ -564,6 +566,40 @@ impl<'a> Question<'a> {
         }
         json.end_object();
         Ok((200, json.into_bytes()))
+    }
+
+    fn schedules(&self) -> Answer {
+        let page = self.page(self.most())?;
+        let staff = &self.org().staff;
+        let mut json = self.list(Meta::Page, page, staff.schedules.len() as u64);
+        for record in staff.schedules.iter().skip(page.first() as usize).take(page.size as usize) {
+            json.item_raw(&record.json);
+        }
+        json.end_list();
+        self.include_holidays(&mut json);
+        json.end_object();
+        Ok((200, json.into_bytes()))
+    }
+
+    fn schedule(&self) -> Answer {
+        let ids = self.ids(false)?;
+        let found = self.org().staff.schedules.iter().find(|record| ids.contains(&record.id));
+        let found = found.ok_or_else(Refusal::not_found)?;
+        let mut json = Json::with_capacity(found.json.len() + 16);
+        json.open().bare_key("data").item_raw(&found.json);
+        self.include_holidays(&mut json);
+        json.end_object();
+        Ok((200, json.into_bytes()))
+    }
+
+    fn include_holidays(&self, json: &mut Json) {
+        if self.query.get("include") == Some("holidays") {
+            json.list("included");
+            for record in &self.org().staff.holidays {
+                json.item_raw(&record.json);
+            }
+            json.end_list();
+        }
     }
 
     fn record(&self, records: &[Record]) -> Answer {

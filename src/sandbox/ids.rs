@@ -35,6 +35,8 @@ pub(super) enum Kind {
     Token,
     Merge,
     Time,
+    Schedule,
+    Holiday,
 }
 
 /// Makes and reads ids.
@@ -100,6 +102,16 @@ impl Namer {
     /// Returns the id of an SLA.
     pub(super) fn sla(&self, number: u64) -> ObjectId {
         self.id(Kind::Sla, number, self.founded)
+    }
+
+    /// Returns the id of a business schedule.
+    pub(super) fn schedule(&self, number: u64) -> ObjectId {
+        self.id(Kind::Schedule, number, self.founded + number as i64 * DAY_MS)
+    }
+
+    /// Returns the id of a holiday of a business schedule.
+    pub(super) fn holiday(&self, number: u64) -> ObjectId {
+        self.id(Kind::Holiday, number, self.founded + 1000)
     }
 
     /// Returns the id of an SLA's only version.

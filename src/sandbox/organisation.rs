@@ -212,6 +212,11 @@ impl Organisation {
         self.staff.slas.iter().map(parsed).collect()
     }
 
+    /// Returns every business schedule.
+    pub fn schedules(&self) -> Vec<Value> {
+        self.staff.schedules.iter().map(parsed).collect()
+    }
+
     /// Returns the messages of conversation `number`, oldest first.
     pub fn messages(&self, number: u64) -> Vec<Value> {
         let view = self.live();

@@ -18,10 +18,11 @@ const TAG: &str = "org.user.tag.read";
 const QUEUE: &str = "org.user.queue.read";
 const BRAND: &str = "org.user.brand.read";
 const SLA: &str = "org.user.sla.read";
+const SCHEDULE: &str = "org.user.schedule.read";
 
 /// Every role that an endpoint needs.
-pub(super) const ALL: [&str; 13] =
-    [SEARCH, CONVERSATION, MESSAGE, NOTE, ATTACHMENT, CUSTOMER, METADATA, USER, TEAM, TAG, QUEUE, BRAND, SLA];
+pub(super) const ALL: [&str; 14] =
+    [SEARCH, CONVERSATION, MESSAGE, NOTE, ATTACHMENT, CUSTOMER, METADATA, USER, TEAM, TAG, QUEUE, BRAND, SLA, SCHEDULE];
 
 /// Returns the role that a route needs; any valid token may ask who it is.
 pub(super) const fn needed(route: Route) -> Option<&'static str> {
@@ -44,6 +45,7 @@ pub(super) const fn needed(route: Route) -> Option<&'static str> {
         Route::Queues | Route::Queue => QUEUE,
         Route::Brands | Route::DefaultBrand | Route::Brand => BRAND,
         Route::Slas | Route::Sla => SLA,
+        Route::Schedules | Route::Schedule => SCHEDULE,
     })
 }
 

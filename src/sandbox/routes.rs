@@ -41,6 +41,8 @@ pub(super) enum Route {
     Brand,
     Slas,
     Sla,
+    Schedules,
+    Schedule,
     Metadata,
 }
 
@@ -82,6 +84,8 @@ const ROUTES: &[(Method, &str, Route)] = &[
     (Method::GET, "/v1/brands/{}", Route::Brand),
     (Method::GET, "/v1/slas", Route::Slas),
     (Method::GET, "/v1/slas/{}", Route::Sla),
+    (Method::GET, "/v1/schedules", Route::Schedules),
+    (Method::GET, "/v1/schedules/{}", Route::Schedule),
     (Method::GET, "/v1/metadata/{}", Route::Metadata),
 ];
 

@@ -1,4 +1,4 @@
-//! The small collections: users, teams, tags, queues, brands, SLAs, and the definitions of custom attributes.
+//! The small collections: users, teams, tags, queues, brands, SLAs, business schedules, and the definitions of custom attributes.
 //!
 //! They are few, so they are made once at the start, as JSON text, and served from there.
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::dice::Dice;
 use super::ids::{Kind, Namer};
 use super::json::{Json, instant};
-use super::words;
+use super::{schedules, words};
 use crate::model::ObjectId;
 
 const USERS: u64 = 40;
@@ -32,6 +32,8 @@ pub(super) struct Staff {
     pub(super) brands: Vec<Record>,
     pub(super) slas: Vec<Record>,
     pub(super) sla_versions: Vec<Record>,
+    pub(super) schedules: Vec<Record>,
+    pub(super) holidays: Vec<Record>,
     /// Full names of the users, in the order of `users`.
     pub(super) user_names: Vec<String>,
     /// Numbers of the users of each team.
@@ -60,7 +62,8 @@ impl Staff {
         let brands = named(namer, Kind::Brand, "brand", "/v1/brands/", words::BRANDS, founded);
         let slas = (0..words::SLAS.len() as u64).map(|number| sla(namer, number, founded)).collect();
         let sla_versions = (0..words::SLAS.len() as u64).map(|number| sla_version(namer, number, founded)).collect();
-        Self { users, teams, tags, queues, brands, slas, sla_versions, user_names, members }
+        let (schedules, holidays) = schedules::make(namer, founded);
+        Self { users, teams, tags, queues, brands, slas, sla_versions, schedules, holidays, user_names, members }
     }
 }
 
@@ -74,14 +77,16 @@ fn agent_name(seed: u64, number: u64) -> String {
     format!("{} {}-{}", dice.pick(words::FIRST_NAMES), dice.pick(words::LAST_NAMES), dice.pick(words::LAST_NAMES))
 }
 
-fn finish(json: &mut Json, namer: &Namer, prefix: &str, id: ObjectId) -> Record {
+/// Closes the attributes and the object of a record.
+pub(super) fn finish(json: &mut Json, namer: &Namer, prefix: &str, id: ObjectId) -> Record {
     json.end_object().object("relationships");
     json.relation("org", "org", "/v1/orgs/", namer.org());
     json.end_object().object("links").link("self", prefix, id, "").end_object().end_object();
     Record { id, json: std::mem::take(json).into_bytes(), deleted: false }
 }
 
-fn begin(kind: &str, id: ObjectId) -> Json {
+/// Opens a record and its attributes.
+pub(super) fn begin(kind: &str, id: ObjectId) -> Json {
     let mut json = Json::with_capacity(1024);
     json.open().text("type", kind).id("id", id).object("attributes");
     json

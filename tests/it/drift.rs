@@ -392,7 +392,7 @@ async fn declared_column_of_another_type_is_refused_before_any_request() {
     assert_eq!(world.lake.latest().await.unwrap().version, version);
 }
 
-const SMALL: [&str; 6] = ["users", "teams", "tags", "queues", "brands", "slas"];
+const SMALL: [&str; 7] = ["users", "teams", "tags", "queues", "brands", "slas", "schedules"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn small_lists_are_read_when_they_are_due() {

@@ -210,6 +210,9 @@ fn known() -> Vec<(Stream, Value)> {
     let brand = json!({"name": "Acme", "default": true, "iconUrl": "https://needle.example", "createdAt": AT,
         "updatedAt": AT, "modifiedAt": AT});
     let sla = record(json!({"currentVersion": 1, "createdAt": AT}), &["org", "createdBy", "versions"]);
+    let schedule = json!({"name": "Support", "timezone": "Europe/Berlin", "default": true,
+        "hours": {"0": null, "1": [[480, 720], [780, 1020]]},
+        "holidays": [{"name": "Off", "startDate": AT, "endDate": AT, "enabled": true}]});
     let time = json!({"createdAt": AT, "createdByTeams": [ID], "assignedUsers": [ID], "assignedTeams": [ID],
         "handleAt": AT, "handleTime": 19, "messageAt": AT, "messageTime": 3, "noteAt": AT, "noteTime": 4,
         "channels": ["chat"], "touched": true, "reopened": false, "snoozed": false, "resolved": true});
@@ -221,6 +224,7 @@ fn known() -> Vec<(Stream, Value)> {
         (Stream::Tags, deletable(json!({"name": "refund", "color": "red"}))),
         (Stream::Brands, record(brand, &["org", "createdBy", "modifiedBy"])),
         (Stream::Slas, sla),
+        (Stream::Schedules, deletable(schedule)),
         (Stream::TicketTimes, record(time, &["org", "conversation", "customer", "createdBy"])),
     ]
 }

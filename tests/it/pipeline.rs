@@ -98,6 +98,7 @@ async fn lake_equals_the_source_before_and_after_changes_and_deletions() {
         ("queues", world.sandbox.organisation().queues()),
         ("brands", world.sandbox.organisation().brands()),
         ("slas", world.sandbox.organisation().slas()),
+        ("schedules", world.sandbox.organisation().schedules()),
     ] {
         let key = format!("{}_id", table.trim_end_matches('s'));
         let found = by_id(world.sql(&format!("SELECT {key} FROM {table}")).await, &key);

@@ -423,6 +423,7 @@ impl Held {
             ("queues", organisation.queues()),
             ("brands", organisation.brands()),
             ("slas", organisation.slas()),
+            ("schedules", organisation.schedules()),
         ] {
             let counted = scenario.sql(&format!("SELECT count(*) AS n FROM {table}")).await;
             assert_eq!(counted[0]["n"], records.len(), "{table}");

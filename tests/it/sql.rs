@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::BufReader;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -58,6 +58,11 @@ fn column_type(name: &str) -> DataType {
 }
 
 fn session() -> Session {
+    session_of(&fs::read_to_string(folder().join("fixtures/tickets.ndjson")).unwrap())
+}
+
+/// Makes a session on the fixtures, with these lines of JSON as its tickets.
+fn session_of(tickets: &str) -> Session {
     let fixtures = folder().join("fixtures");
     let text = fs::read_to_string(fixtures.join("types.toml")).unwrap();
     let types: BTreeMap<String, toml::Table> = toml::from_str(&text).unwrap();
@@ -66,10 +71,12 @@ fn session() -> Session {
         let fields: Vec<Field> =
             columns.iter().map(|(name, kind)| Field::new(name, column_type(kind.as_str().unwrap()), true)).collect();
         let schema = Arc::new(Schema::new(fields));
-        let file = File::open(fixtures.join(format!("{table}.ndjson"))).unwrap();
+        let file: Box<dyn BufRead> = match table.as_str() {
+            "tickets" => Box::new(tickets.as_bytes()),
+            other => Box::new(BufReader::new(File::open(fixtures.join(format!("{other}.ndjson"))).unwrap())),
+        };
         // Strict: a fixture with a column that types.toml does not list is a mistake.
-        let reader =
-            ReaderBuilder::new(Arc::clone(&schema)).with_strict_mode(true).build(BufReader::new(file)).unwrap();
+        let reader = ReaderBuilder::new(Arc::clone(&schema)).with_strict_mode(true).build(file).unwrap();
         let batches = reader.collect::<Result<Vec<_>, _>>().unwrap();
         tables.push((table, Arc::new(MemTable::try_new(schema, vec![batches]).unwrap())));
     }
@@ -133,24 +140,58 @@ async fn every_file_of_the_folder_is_shipped_and_passes_the_check() {
     assert_eq!(count, counterfoil::query::BUILTIN.len());
 }
 
-#[tokio::test]
-async fn a_late_ticket_leaves_the_earlier_picks_of_the_sample_in_their_order() {
-    let session = session();
-    let pick = async |without: &str| {
-        let sql = format!(
-            "SELECT ticket_id FROM tickets WHERE ticket_id <> '{without}' ORDER BY sample_key('qa', ticket_id) LIMIT 16"
-        );
-        let file = counterfoil::query::QueryFile::inline(&sql).unwrap();
-        let plan = session.plan(&file, &Arguments::default()).await.unwrap();
-        let mut out = Vec::new();
-        sink::write(session.stream(&plan).await.unwrap(), Format::Ids, &Layout::default(), &mut out).await.unwrap();
-        String::from_utf8(out).unwrap().lines().map(ToOwned::to_owned).collect::<Vec<_>>()
+/// Runs the sample of five per agent and returns each agent's picks in their order, with how many there should be.
+async fn sample(tickets: impl Iterator<Item = u64>) -> BTreeMap<String, (Vec<String>, usize)> {
+    let line = |number: u64| {
+        format!(
+            r#"{{"ticket_id":"{number:024x}","assigned_user_ids":["a{}"],"status":"done","message_count":3,"last_done_at":"2026-03-01T09:00:00Z"}}"#,
+            number % 7
+        )
     };
-    let all = pick("none").await;
-    assert_eq!(all.len(), 16);
-    for late in &all {
-        let before = pick(late).await;
-        let after: Vec<&String> = all.iter().filter(|id| *id != late).collect();
-        assert_eq!(before.iter().collect::<Vec<_>>(), after, "{late} came late");
+    let lines: Vec<String> = tickets.map(line).collect();
+    let session = session_of(&lines.join("\n"));
+    let file = Library::builtin().unwrap().find("qa_sample_per_agent").unwrap();
+    let plan = session.plan(&file, &Arguments::default()).await.unwrap();
+    let mut out = Vec::new();
+    sink::write(session.stream(&plan).await.unwrap(), Format::Ndjson, &Layout::default(), &mut out).await.unwrap();
+    let mut picks: BTreeMap<String, (Vec<String>, usize)> = BTreeMap::new();
+    for line in String::from_utf8(out).unwrap().lines() {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        let id = row["ticket_id"].as_str().unwrap().to_owned();
+        let agent = format!("a{}", u64::from_str_radix(&id, 16).unwrap() % 7);
+        let (ids, drawn) = picks.entry(agent).or_default();
+        ids.push(id);
+        *drawn = usize::try_from(row["drawn"].as_u64().unwrap()).unwrap();
+        assert_eq!(row["pick"], ids.len());
+        assert_eq!(row["shortfall"], 5 - *drawn);
     }
+    picks
+}
+
+#[tokio::test]
+async fn late_tickets_leave_the_earlier_picks_of_the_sample_in_their_order() {
+    let is_late = |number: u64| number.is_multiple_of(3);
+    let early = sample((0..200).filter(|number| !is_late(*number))).await;
+    let all = sample(0..200).await;
+    assert_eq!((early.len(), all.len()), (7, 7));
+    let mut moved = 0;
+    for (agent, (before, drawn)) in &early {
+        assert_eq!((before.len(), *drawn), (5, 5), "{agent}");
+        let (after, _) = &all[agent];
+        let of_before: Vec<&String> =
+            after.iter().filter(|id| !is_late(u64::from_str_radix(id, 16).unwrap())).collect();
+        assert_eq!(of_before, before.iter().take(of_before.len()).collect::<Vec<_>>(), "{agent}");
+        assert_eq!(after.len(), 5, "{agent}");
+        moved += 5 - of_before.len();
+    }
+    assert!((1..20).contains(&moved), "late tickets take some places and not all: {moved}");
+    // Tickets of one agent move nobody else's.
+    let one_more = sample((0..200).filter(|number| !is_late(*number) || number % 7 == 3)).await;
+    for (agent, picks) in early.iter().filter(|(agent, _)| *agent != "a3") {
+        assert_eq!(&one_more[agent], picks, "{agent}");
+    }
+    // Agents with fewer tickets give all they have.
+    let few = sample(0..10).await;
+    assert_eq!(few["a0"].1, 2);
+    assert_eq!(few["a6"].0.len(), 1);
 }

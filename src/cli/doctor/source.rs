@@ -42,6 +42,8 @@ enum Need {
     Extract,
     /// An extract runs and finds no custom attributes by pattern.
     Definitions,
+    /// An extract runs and reads no business schedules.
+    Schedules,
     /// `resolve` gives less.
     Resolve,
 }
@@ -186,6 +188,13 @@ async fn roles(client: &Client, policy: Option<&Policy>, now: Timestamp, finding
             Need::Definitions => {
                 findings.warn("roles", seen("custom attributes that are declared by pattern stay unknown"), mend)?;
             }
+            Need::Schedules => {
+                findings.warn(
+                    "roles",
+                    seen("an extract goes on without, and `business_seconds` knows no schedule"),
+                    mend,
+                )?;
+            }
             Need::Resolve => findings.warn("roles", seen("`resolve` gives tickets without it"), mend)?,
         }
     }
@@ -201,7 +210,8 @@ fn probes(streams: &[Stream]) -> Vec<Probe> {
             Stream::Tickets => (SearchObject::Conversation, "/v1/metadata/conversation"),
             Stream::Customers => (SearchObject::Customer, "/v1/metadata/customer"),
             stream => {
-                probes.extend(list(*stream).map(|(endpoint, path)| get(endpoint, path, Need::Extract)));
+                let need = if stream.is_dispensable() { Need::Schedules } else { Need::Extract };
+                probes.extend(list(*stream).map(|(endpoint, path)| get(endpoint, path, need)));
                 continue;
             }
         };
@@ -229,6 +239,7 @@ const fn list(stream: Stream) -> Option<(Endpoint, &'static str)> {
         Stream::Queues => (Endpoint::Queues, "/v1/routing/queues?page=1&pageSize=1"),
         Stream::Brands => (Endpoint::Brands, "/v1/brands?page=1&pageSize=1"),
         Stream::Slas => (Endpoint::Slas, "/v1/slas?page=1&pageSize=1"),
+        Stream::Schedules => (Endpoint::Schedules, "/v1/schedules?page=1&pageSize=1"),
         _ => return None,
     })
 }

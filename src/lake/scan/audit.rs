@@ -23,6 +23,7 @@ use parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::keys::KeyRing;
+use crate::lake::file::CREATED_AT;
 use crate::lake::index::Entry;
 use crate::lake::manifest::DataFile;
 use crate::lake::scan::MetadataCache;
@@ -309,14 +310,19 @@ impl Check {
                 self.keys.first = self.keys.first.or(Some(id));
                 self.keys.last = Some(id);
             }
-        } else if name == UPDATED_AT {
+        } else if name == UPDATED_AT || name == CREATED_AT {
             let instant = DataType::Timestamp(TimeUnit::Millisecond, None);
             let times = cast(column, &instant).and_then(|times| cast(&times, &DataType::Int64));
-            let times = times.map_err(|_| self.wrong("`updated_at` is no time"))?;
+            let times = times.map_err(|_| self.wrong(&format!("`{name}` is no time")))?;
+            let range = if name == UPDATED_AT { self.file.updated_ms } else { self.file.created_ms };
+            // Files of an earlier release have no range of this column.
+            if name == CREATED_AT && range.is_none() {
+                return Ok(());
+            }
             let mut times = times.as_primitive::<Int64Type>().iter().flatten();
-            let is_outside = |time| self.file.updated_ms.is_none_or(|(from, until)| !(from..=until).contains(&time));
+            let is_outside = |time| range.is_none_or(|(from, until)| !(from..=until).contains(&time));
             if times.any(is_outside) {
-                let finding = self.wrong("`updated_at` lies outside of the range that the manifest says");
+                let finding = self.wrong(&format!("`{name}` lies outside of the range that the manifest says"));
                 self.findings.push(finding);
             }
         }

@@ -1,13 +1,13 @@
 //! Names by id: `user_name`, `team_name`, `queue_name`, `brand_name` and `tag_names`.
 //!
-//! A dictionary is one small table read into memory once per session, before the first plan that uses its function
-//! is optimized. A table or a column `name` that does not exist (a policy may drop it) is an empty dictionary: every
-//! name is NULL.
+//! A dictionary (the schedules of `business_seconds` are one too) is one small table read into memory once per session, before
+//! the first plan that uses its function is optimized, however many plans there are. A table or a column `name` that does not
+//! exist (a policy may drop it) is an empty dictionary: every name is NULL.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, StringArray};
 use arrow::compute::cast;
@@ -20,7 +20,10 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
+use tokio::sync::OnceCell;
+
 use crate::model::Stream;
+use crate::query::functions::business::{self, BusinessSeconds, Known, Schedules};
 use crate::query::functions::sample::is_text;
 
 /// Function, table it reads, whether it takes a list.
@@ -36,17 +39,19 @@ const FUNCTIONS: [(&str, Stream, bool); 5] = [
 #[derive(Debug, Default)]
 pub(in crate::query) struct Dictionaries {
     entries: [Arc<Dictionary>; FUNCTIONS.len()],
+    schedules: Arc<Schedules>,
 }
 
 /// Names by id, unset until it is read.
 #[derive(Debug, Default)]
 struct Dictionary {
-    names: OnceLock<HashMap<String, String>>,
+    names: OnceCell<HashMap<String, String>>,
 }
 
 impl Dictionaries {
     /// Makes the functions that read from these dictionaries.
     pub(super) fn functions(&self) -> Vec<ScalarUDF> {
+        let schedules = ScalarUDF::new_from_impl(BusinessSeconds::new(Arc::clone(&self.schedules)));
         FUNCTIONS
             .into_iter()
             .zip(&self.entries)
@@ -58,6 +63,7 @@ impl Dictionaries {
                     dictionary: Arc::clone(dictionary),
                 })
             })
+            .chain([schedules])
             .collect()
     }
 
@@ -65,11 +71,12 @@ impl Dictionaries {
     pub(in crate::query) async fn load_for(&self, plan: &LogicalPlan, state: &SessionState) -> EngineResult<()> {
         let used = used_functions(plan)?;
         for ((name, stream, _), dictionary) in FUNCTIONS.into_iter().zip(&self.entries) {
-            if used.contains(name) && dictionary.names.get().is_none() {
-                let names = read(stream, state).await?;
-                // A plan made at the same time may have been first; both read the same version.
-                let _ = dictionary.names.set(names);
+            if used.contains(name) {
+                dictionary.names.get_or_try_init(|| read(stream, state)).await?;
             }
+        }
+        if used.contains(business::NAME) {
+            self.schedules.read.get_or_try_init(|| read_schedules(state)).await?;
         }
         Ok(())
     }
@@ -92,17 +99,26 @@ fn used_functions(plan: &LogicalPlan) -> EngineResult<BTreeSet<String>> {
 
 async fn read(stream: Stream, state: &SessionState) -> EngineResult<HashMap<String, String>> {
     let mut names = HashMap::new();
-    let schema = state.schema_for_ref(stream.table())?;
-    let Some(table) = schema.table(stream.table()).await? else { return Ok(names) };
-    let columns = table.schema();
-    let (Ok(id_at), Ok(name_at)) = (columns.index_of(stream.key_column()), columns.index_of("name")) else {
-        return Ok(names);
-    };
-    let scan = table.scan(state, Some(&vec![id_at, name_at]), &[], None).await?;
-    for batch in datafusion::physical_plan::collect(scan, state.task_ctx()).await? {
-        insert(&mut names, &batch)?;
+    for batch in rows(stream, &[stream.key_column(), "name"], state).await? {
+        if batch.num_columns() == 2 {
+            insert(&mut names, &batch)?;
+        }
     }
     Ok(names)
+}
+
+async fn read_schedules(state: &SessionState) -> EngineResult<Known> {
+    Known::of(&rows(Stream::Schedules, &business::COLUMNS, state).await?)
+}
+
+/// Reads a table whole: those of the columns that it has, in the order given.
+async fn rows(stream: Stream, columns: &[&str], state: &SessionState) -> EngineResult<Vec<RecordBatch>> {
+    let schema = state.schema_for_ref(stream.table())?;
+    let Some(table) = schema.table(stream.table()).await? else { return Ok(Vec::new()) };
+    let known = table.schema();
+    let projection = columns.iter().filter_map(|column| known.index_of(column).ok()).collect();
+    let scan = table.scan(state, Some(&projection), &[], None).await?;
+    datafusion::physical_plan::collect(scan, state.task_ctx()).await
 }
 
 fn insert(names: &mut HashMap<String, String>, batch: &RecordBatch) -> EngineResult<()> {
