@@ -14,6 +14,7 @@ pub mod header;
 pub mod library;
 pub mod parameters;
 
+mod describe;
 mod engine;
 pub mod explain;
 pub mod functions;

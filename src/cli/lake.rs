@@ -16,6 +16,7 @@ use jiff::Timestamp;
 
 use super::Context;
 use crate::error::Result;
+use crate::model::Stream;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -57,6 +58,14 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<()> 
         Command::Erase(arguments) => erase::run(context, arguments).await,
         Command::Verify(arguments) => verify::run(context, arguments).await,
     }
+}
+
+/// Reads the name of a table that has files.
+fn table(name: &str) -> std::result::Result<Stream, String> {
+    Stream::of_table(name).ok_or_else(|| {
+        let names = Stream::ALL.map(Stream::table).join(", ");
+        format!("the tables with files are {names}, {}", Stream::TicketLists)
+    })
 }
 
 fn time(ms: i64) -> String {

@@ -50,7 +50,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     plaintext: bool,
     /// Run every query of the library whose parameters have defaults
-    #[arg(long, requires = "out_dir", conflicts_with_all = ["file", "sql", "parameters", "output"])]
+    #[arg(long, requires = "out_dir", conflicts_with_all = ["file", "sql", "parameters", "output", "explain", "record"])]
     all: bool,
     /// With --all: the folder of the results and their manifest.json
     #[arg(long, value_name = "DIR", requires = "all")]
@@ -58,7 +58,7 @@ pub(super) struct Arguments {
     /// The lake as it was: a version or a time
     #[arg(long, value_name = "VERSION|TIME")]
     as_of: Option<String>,
-    /// End the query when it takes longer, e.g. 30s or 5m
+    /// End the query when it takes longer, e.g. 30s or 5m; with --all, each query
     #[arg(long, value_name = "TIME", value_parser = time_limit)]
     timeout: Option<Duration>,
     /// Run the query, throw its rows away, and show what took how long (--format table or json)
@@ -73,10 +73,10 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<()> 
         return help::run(context, arguments).await;
     }
     let _limit = outlive_file_limit();
-    if let Some(folder) = &arguments.out_dir {
-        return feed::run(context, arguments, folder).await;
-    }
     let config = context.settings()?;
+    if let Some(folder) = &arguments.out_dir {
+        return feed::run(context, arguments, &config, folder).await;
+    }
     let Some(limit) = arguments.timeout.or(config.query_timeout) else {
         return answer(context, arguments, &config).await;
     };

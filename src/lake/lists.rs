@@ -19,7 +19,7 @@
 //!   "now": "2025-11-22T14:00:00.123456789Z", "lake_version": 41, "policy": "<digest, hex>", "count": 1204 }
 //! ```
 //!
-//! `number` counts the recordings of a list from 1 on, and goes on where older ones were forgotten.
+//! `number` counts the recordings of a list from 1 on, and goes on where older ones were forgotten, as long as one of them is left.
 //! `value` is the bound value as text, an array of texts for a list, null for NULL; defaults stand there as they were
 //! evaluated. `now` is what `now()` gave. `count` is the number of ids that were recorded; fewer rows in the files mean that
 //! tickets were erased since.

@@ -366,7 +366,8 @@ impl TableProvider for Table {
         for file in remaining {
             groups.entry(file.hidden.as_slice()).or_default().push(file);
         }
-        let asked = Asked { projection: projection.cloned(), limit, is_wide: self.is_wide(projection, filters) };
+        let is_wide = state.config_options().execution.parquet.pushdown_filters || self.is_wide(projection, filters);
+        let asked = Asked { projection: projection.cloned(), limit, is_wide };
         let plans = groups.into_iter().map(|(hidden, files)| self.plan(state, &asked, (hidden, &files)));
         UnionExec::try_new(plans.collect::<DataFusionResult<Vec<_>>>()?)
     }
@@ -470,7 +471,10 @@ mod tests {
 
     fn context(tables: &[(&str, Arc<dyn TableProvider>)]) -> SessionContext {
         // Files are split by row groups however small they are.
-        let config = SessionConfig::new().with_target_partitions(3).with_repartition_file_min_size(0);
+        let config = SessionConfig::new()
+            .with_target_partitions(3)
+            .with_repartition_file_min_size(0)
+            .set_bool("datafusion.execution.parquet.pushdown_filters", true);
         let context = SessionContext::new_with_config(config);
         for (name, table) in tables {
             context.register_table(*name, Arc::clone(table)).unwrap();
@@ -493,7 +497,7 @@ mod tests {
     async fn ids(context: &SessionContext, sql: &str) -> DataFusionResult<Vec<String>> {
         let batches = run(context, sql).await?;
         let each = |batch: &RecordBatch| -> Vec<String> {
-            batch.column(0).as_string::<i32>().iter().map(|id| id.unwrap().to_owned()).collect()
+            batch.column(0).as_string_view().iter().map(|id| id.unwrap().to_owned()).collect()
         };
         Ok(batches.iter().flat_map(each).collect())
     }
@@ -568,6 +572,22 @@ mod tests {
         let text = displayable(plan.as_ref()).indent(false).to_string();
         assert!(!text.contains("FilterExec"), "{text}");
         assert!(text.contains("projection=[ticket_id]") && text.contains("predicate=rev"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn filters_of_few_columns_run_over_whole_batches_and_still_prune() {
+        let ring = ring();
+        let (store, table) = stored(&[encoded(&ring, "a", 0, 300)]).await;
+        let context = live(&store, &ring, &MetadataCache::default(), &table);
+        context.state_ref().write().config_mut().options_mut().execution.parquet.pushdown_filters = false;
+        let sql = "SELECT ticket_id FROM tickets WHERE rev = 3 AND status = 'open'";
+        let plan = context.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
+        let text = displayable(plan.as_ref()).indent(false).to_string();
+        assert!(text.contains("FilterExec") && text.contains("pruning_predicate=rev"), "{text}");
+        let narrow = ids(&context, sql).await.unwrap();
+        context.state_ref().write().config_mut().options_mut().execution.parquet.pushdown_filters = true;
+        assert_eq!(ids(&context, sql).await.unwrap(), narrow);
+        assert!(!narrow.is_empty());
     }
 
     #[tokio::test]

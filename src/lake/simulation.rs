@@ -7,6 +7,7 @@ mod crashes;
 pub(in crate::lake) mod faulty;
 mod interleavings;
 mod keys;
+mod lists;
 mod live;
 mod random;
 mod refusing;

@@ -61,7 +61,7 @@ fn records(page: &mut Value) -> Vec<&mut Value> {
 }
 
 /// Reads what is included: the texts of holidays by id, empty ones for those that are not enabled.
-fn told_holidays(included: Option<&Value>) -> BTreeMap<String, Option<String>> {
+fn told_holidays(included: Option<&Value>) -> BTreeMap<String, String> {
     let included = included.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let told = included.iter().filter(|record| record["type"] == "holiday").filter_map(|record| {
         let id = record["id"].as_str()?.to_owned();
@@ -76,7 +76,7 @@ fn named_holidays(record: &Value) -> Option<Vec<&str>> {
     named.iter().map(|named| named["id"].as_str()).collect()
 }
 
-fn flatten_record(record: &mut Value, holidays: &BTreeMap<String, Option<String>>) {
+fn flatten_record(record: &mut Value, holidays: &BTreeMap<String, String>) {
     let related = named_holidays(record)
         .and_then(|named| named.into_iter().map(|id| holidays.get(id).cloned()).collect::<Option<Vec<_>>>());
     let Some(attributes) = record.get_mut("attributes").and_then(Value::as_object_mut) else { return };
@@ -88,7 +88,7 @@ fn flatten_record(record: &mut Value, holidays: &BTreeMap<String, Option<String>
         .and_then(Value::as_array)
         .and_then(|own| own.iter().map(|one| holiday(one.as_object()?)).collect::<Option<Vec<_>>>());
     if let Some(told) = own.or(related) {
-        let enabled: Vec<String> = told.into_iter().flatten().collect();
+        let enabled: Vec<String> = told.into_iter().filter(|holiday| !holiday.is_empty()).collect();
         attributes.insert("holidays".to_owned(), enabled.into());
     }
 }
@@ -117,13 +117,13 @@ fn hours(week: &Map<String, Value>) -> Option<Vec<String>> {
 }
 
 /// Writes a holiday, or an empty one when it is not enabled; nothing when it has no start or end.
-fn holiday(attributes: &Map<String, Value>) -> Option<Option<String>> {
+fn holiday(attributes: &Map<String, Value>) -> Option<String> {
     let told = |name: &str| attributes.get(name).and_then(Value::as_str);
     let (start, end) = (told("startDate")?, told("endDate")?);
     // A slash would part them.
     let is_plain = !start.contains('/') && !end.contains('/');
     let is_enabled = attributes.get("enabled").and_then(Value::as_bool).unwrap_or(true);
-    is_plain.then(|| is_enabled.then(|| format!("{start}/{end}")))
+    is_plain.then(|| if is_enabled { format!("{start}/{end}") } else { String::new() })
 }
 
 #[cfg(test)]

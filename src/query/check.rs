@@ -191,11 +191,12 @@ ORDER BY lenth(ticket_id), reopn_count";
             ("a.sql:3", "parameter `unused` is declared but `$unused` is not used", ""),
             ("a.sql:4", "the default of parameter `later` is wrong: `$sinse` is not declared above it", "`since`"),
             ("a.sql:5", "complete_through is wrong: parameter `$untl` is not declared", "-- param untl"),
-            ("a.sql:6:19", "no column `reopn_count`", "`reopen_count`"),
             ("a.sql:6:32", "no function `sampel_key`", "`sample_key`"),
-            ("a.sql:6:48", "no column `stats`", "`status`"),
+            ("a.sql:7:25", "no column `reopn_count`", "`reopen_count`"),
+            ("a.sql:7:38", "no column `stats`", "`status`"),
             ("a.sql:7:63", "no column `updatd_at`", "`updated_at`"),
-            ("a.sql:8:56", "parameter `$stat` is not declared", "-- param stat"),
+            ("a.sql:8:46", "no column `status`", "`stats`"),
+            ("a.sql:8:55", "parameter `$stat` is not declared", "-- param stat"),
             ("a.sql:9:10", "no function `lenth`", "`length`"),
         ]
         .into_iter()
@@ -205,7 +206,7 @@ ORDER BY lenth(ticket_id), reopn_count";
             assert!(text.starts_with(&format!("{place}: {message}")), "{place}: {message}, but {said:#?}");
             assert!(given.contains(hint), "{hint} is not in {given}");
         }
-        assert_eq!(said.len(), 11, "{said:#?}");
+        assert_eq!(said.len(), 12, "{said:#?}");
     }
 
     #[tokio::test]

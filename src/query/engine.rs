@@ -19,7 +19,8 @@ use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{
-    AggregateUDF, ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    AggregateUDF, ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature,
 };
 
 use crate::error::{Error, Result};
@@ -33,7 +34,9 @@ pub(super) fn register(state: &mut SessionState) -> Result<()> {
         [("date_trunc", date_trunc::truncated), ("array_element", element::first_gathered)];
     for (name, fast) in functions {
         let replaced = state.udf(name).and_then(|inner| state.register_udf(Arc::new(Faster::of(inner, fast))));
-        replaced.map_err(|cause| Error::internal(format!("failed to replace the SQL function {name}")).with_source(cause))?;
+        replaced.map_err(|cause| {
+            Error::internal(format!("failed to replace the SQL function {name}")).with_source(cause)
+        })?;
     }
     let counted = state.udaf("count").map(|inner| AggregateUDF::new_from_impl(count::Count::of(inner)));
     let replaced = counted.and_then(|count| state.register_udaf(Arc::new(count)));

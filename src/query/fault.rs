@@ -158,9 +158,13 @@ fn read(error: &DataFusionError, place: Place<'_>) -> Fault {
         DataFusionError::SchemaError(inner, _) => schema(inner, place),
         DataFusionError::Plan(text) => planning(text, place),
         DataFusionError::NotImplemented(text) => Fault::new(format!("not supported: {}", one_line(text))),
-        DataFusionError::ResourcesExhausted(_) => Fault::new("needs more memory than query.memory allows").with_hint(
-            "raise query.memory, select fewer columns, or narrow the rows before ORDER BY, GROUP BY and joins",
-        ),
+        DataFusionError::ResourcesExhausted(text) => {
+            // Names of operators and sizes, for whoever looks for the one that wanted too much.
+            tracing::debug!(engine = %one_line(text), "out of memory");
+            Fault::new("needs more memory than query.memory allows").with_hint(
+                "raise query.memory, select fewer columns, or narrow the rows before ORDER BY, GROUP BY and joins",
+            )
+        }
         DataFusionError::Execution(text) => {
             Fault::new(format!("failed while running: {}", blank_quoted(&one_line(text))))
         }
@@ -206,6 +210,11 @@ fn own_fault(own: &Error) -> Fault {
 fn arrow(error: &ArrowError, place: Place<'_>) -> Fault {
     match error {
         ArrowError::ExternalError(cause) => external(cause.as_ref(), place),
+        // Spill files are written through arrow, which wraps what our writer says.
+        ArrowError::IoError(_, cause) => match cause.get_ref() {
+            Some(inner) => external(inner, place),
+            None => Fault::new(format!("failed to read or write: {cause}")).with_kind(ErrorKind::Unavailable),
+        },
         ArrowError::DivideByZero => {
             Fault::new("divides by zero").with_hint("NULLIF(divisor, 0) turns a zero into NULL")
         }

@@ -25,6 +25,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ring::digest::{Context, SHA256};
 
@@ -52,6 +53,7 @@ pub struct Destination {
     folder: PathBuf,
     format: Format,
     is_plaintext: bool,
+    limit: Option<Duration>,
 }
 
 /// What a feed did.
@@ -93,7 +95,14 @@ impl Destination {
                 .with_hint("add --format parquet or --format csv (or json, ndjson, arrow)"));
         }
         sink::check_plaintext(format, is_plaintext)?;
-        Ok(Self { folder: folder.into(), format, is_plaintext })
+        Ok(Self { folder: folder.into(), format, is_plaintext, limit: None })
+    }
+
+    /// Bounds the time of each query: one that takes longer fails, and the others go on.
+    #[must_use]
+    pub fn with_limit(mut self, limit: Option<Duration>) -> Self {
+        self.limit = limit;
+        self
     }
 
     /// Makes the folder where it is missing, and holds it.
@@ -247,12 +256,25 @@ impl Feed<'_> {
             report.push(file.name.clone(), FeedOutcome::Skipped, kept).needs = needs;
             return;
         }
-        match self.write(file, path, kept.as_ref()).await {
+        let outcome = tokio::select! {
+            outcome = self.write(file, path, kept.as_ref()) => outcome,
+            error = self.too_late() => Err(error),
+        };
+        match outcome {
             Ok((outcome, written)) => {
                 report.push(file.name.clone(), outcome, Some(written));
             }
             Err(error) => report.failed(file.name.clone(), kept, error),
         }
+    }
+
+    /// Waits until a query has taken too long; without a limit, for ever.
+    async fn too_late(&self) -> Error {
+        let Some(limit) = self.destination.limit else { return std::future::pending().await };
+        self.clock.sleep(limit).await;
+        Error::query("the query took longer than it may")
+            .with_context("limit", format!("{limit:?}"))
+            .with_hint("narrow its rows, or give it more time with --timeout or the setting query.timeout")
     }
 
     async fn write(
@@ -261,7 +283,7 @@ impl Feed<'_> {
         path: String,
         older: Option<&ResultFile>,
     ) -> Result<(FeedOutcome, ResultFile)> {
-        let Destination { folder, format, is_plaintext } = self.destination;
+        let Destination { folder, format, is_plaintext, .. } = self.destination;
         let plan = self.session.plan(file, &Arguments::parse(file, &[])?).await?;
         let protection = Protection::choose(*format, *is_plaintext, &plan, self.lake)?;
         let rows = self.session.stream(&plan).await?;

@@ -14,13 +14,15 @@ use crate::query::fault::{Fault, did_you_mean};
 use crate::query::header::{self, CompleteThrough, Parameter};
 
 /// The shipped SQL files: file name and text.
-pub const BUILTIN: [(&str, &str); 18] = [
+pub const BUILTIN: [(&str, &str); 20] = [
     ("agent_weekly.sql", include_str!("../../queries/agent_weekly.sql")),
     ("backlog_age.sql", include_str!("../../queries/backlog_age.sql")),
     ("customers_many_open.sql", include_str!("../../queries/customers_many_open.sql")),
+    ("first_response_business.sql", include_str!("../../queries/first_response_business.sql")),
     ("first_response_misses.sql", include_str!("../../queries/first_response_misses.sql")),
     ("low_satisfaction_long_handling.sql", include_str!("../../queries/low_satisfaction_long_handling.sql")),
     ("many_agents.sql", include_str!("../../queries/many_agents.sql")),
+    ("qa_sample_new.sql", include_str!("../../queries/qa_sample_new.sql")),
     ("qa_sample_per_agent.sql", include_str!("../../queries/qa_sample_per_agent.sql")),
     ("qa_sample_shortfall.sql", include_str!("../../queries/qa_sample_shortfall.sql")),
     ("refunds.sql", include_str!("../../queries/refunds.sql")),

@@ -226,7 +226,10 @@ pub fn replay(recording: &Recording) -> Result<(QueryFile, Arguments)> {
             (RecordedValue::Null, kind) => ScalarValue::try_from(kind).map_err(|_| wrong())?,
             (RecordedValue::Text(text), kind) => {
                 let typed = ScalarValue::from(text.as_str()).cast_to(kind).map_err(|_| wrong())?;
-                if typed.is_null() { return Err(wrong()) } else { typed }
+                if typed.is_null() {
+                    return Err(wrong());
+                }
+                typed
             }
             (RecordedValue::List(items), DataType::List(item)) => {
                 let texts: Vec<ScalarValue> = items.iter().map(|text| ScalarValue::Utf8(text.clone())).collect();

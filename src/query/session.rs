@@ -3,6 +3,7 @@
 //! `now()` is the time of the session's clock when it was opened, in every query and default of the session. Sorts,
 //! groups and merges that need more memory than allowed go to disk encrypted (`query/spill.rs`).
 
+mod batches;
 mod bind;
 mod freshness;
 mod recorded;
@@ -37,6 +38,7 @@ use crate::error::{Error, Result};
 use crate::lake::Lake;
 use crate::lake::manifest::{Manifest, Watermark};
 use crate::model::Stream;
+use crate::query::describe::Asked;
 use crate::query::engine;
 use crate::query::fault::{self, Fault, Place};
 use crate::query::functions::{self, Dictionaries};
@@ -77,9 +79,11 @@ impl Default for QuerySettings {
 pub struct Session {
     state: SessionState,
     tables: Vec<String>,
+    hidden: Vec<String>,
     dictionaries: Dictionaries,
     watermarks: BTreeMap<Stream, Watermark>,
     now: Timestamp,
+    memory_bytes: usize,
 }
 
 /// A query that was found right: its parameters are bound, its tables exist, the lake is fresh enough.
@@ -174,6 +178,8 @@ impl Rows {
     ///
     /// [`ErrorKind::Query`] when the query fails, memory included; the kind of the scan's own error when reading fails.
     pub async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        // A stream that always has a batch ready would never let its task look at anything else, such as a signal.
+        tokio::task::yield_now().await;
         match self.stream.next().await {
             None => Ok(None),
             Some(Ok(batch)) => Ok(Some(batch)),
@@ -202,6 +208,7 @@ impl Session {
         }
         let mut session = Self::with_tables(tables, settings, clock)?;
         session.watermarks.clone_from(&manifest.watermarks);
+        session.hidden = lake.hidden_columns(manifest);
         Ok(session)
     }
 
@@ -229,7 +236,15 @@ impl Session {
             names.push(name);
         }
         names.sort();
-        Ok(Self { state, tables: names, dictionaries, watermarks: BTreeMap::new(), now })
+        Ok(Self {
+            state,
+            tables: names,
+            hidden: Vec::new(),
+            dictionaries,
+            watermarks: BTreeMap::new(),
+            now,
+            memory_bytes: settings.memory_bytes,
+        })
     }
 
     /// Says how far the streams are complete, for `max_age`.
@@ -243,6 +258,12 @@ impl Session {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.now
+    }
+
+    /// Says which columns read NULL for lack of a key, as `table.column`.
+    #[cfg(test)]
+    pub(super) fn hide(&mut self, columns: Vec<String>) {
+        self.hidden = columns;
     }
 
     /// Returns the names of the tables, sorted.
@@ -281,9 +302,18 @@ impl Session {
         let failed = |error: DataFusionError| {
             Fault::from_engine(&error, Place { sql: &plan.sql, tables: &self.tables }).into_error(&plan.path)
         };
-        let physical = self.state.create_physical_plan(&plan.logical).await.map_err(failed)?;
+        let mut physical = self.state.create_physical_plan(&plan.logical).await.map_err(failed)?;
+        let mut context = self.state.task_ctx();
+        let rows = self.state.config().batch_size();
+        let fitting = batches::rows_for(&physical, rows, self.memory_bytes);
+        if fitting < rows {
+            let mut state = self.state.clone();
+            *state.config_mut() = state.config().clone().with_batch_size(fitting);
+            physical = state.create_physical_plan(&plan.logical).await.map_err(failed)?;
+            context = state.task_ctx();
+        }
         let gauge = Gauge::new(Arc::clone(&physical));
-        let stream = execute_stream(physical, self.state.task_ctx()).map_err(failed)?;
+        let stream = execute_stream(physical, context).map_err(failed)?;
         let schema = stream.schema();
         let counted = gauge.clone();
         let batches = stream.inspect(move |batch| batch.iter().for_each(|batch| counted.add_rows(batch.num_rows())));
@@ -317,6 +347,7 @@ impl Session {
             statement::Refusal::Engine(error) => fail(error),
             statement::Refusal::Fault(fault) => vec![fault],
         })?;
+        let asked = Asked::of(&statement);
         let logical = self.state.statement_to_plan(statement).await.map_err(fail)?;
         // The syntax was checked already; this holds even if a new kind of statement slips through it.
         SQLOptions::new()
@@ -325,6 +356,10 @@ impl Session {
             .with_allow_statements(false)
             .verify_plan(&logical)
             .map_err(fail)?;
+        let logical = match asked {
+            None => logical,
+            Some(asked) => asked.answer(logical, &self.state, &self.tables, &self.hidden).await.map_err(fail)?,
+        };
         let values = self.bind(file, arguments, &logical)?;
         let bound: HashMap<String, ScalarValue> = values.clone().into_iter().collect();
         let logical = logical.with_param_values(ParamValues::from(bound)).map_err(fail)?;
@@ -738,6 +773,39 @@ SELECT $until AS until, $days AS days";
             let result = run(sql, &[]).await.unwrap();
             assert_eq!(result.trim_matches(['\n', '"']), expected.trim_matches(['\n', '"']), "{sql}");
         }
+    }
+
+    #[tokio::test]
+    async fn distinct_from_ends_where_its_operand_ends() {
+        let table = "(VALUES (1, NULL, true), (2, false, true), (3, true, true), (4, NULL, false), (5, true, false)) AS t (n, a, b)";
+        for (condition, expected) in [
+            ("a IS DISTINCT FROM true AND b", "1\n2\n"),
+            ("b AND a IS DISTINCT FROM true", "1\n2\n"),
+            ("n > 0 AND a IS DISTINCT FROM true AND b AND n < 2", "1\n"),
+            ("a IS NOT DISTINCT FROM true AND b", "3\n"),
+            ("a IS DISTINCT FROM true AND b IS DISTINCT FROM true AND n > 0", "4\n"),
+            ("n = 5 OR a IS DISTINCT FROM true AND b", "1\n2\n5\n"),
+            ("(a IS DISTINCT FROM true AND b) OR n = 5", "1\n2\n5\n"),
+            ("a IS DISTINCT FROM (true AND b) AND n < 3", "1\n2\n"),
+            ("NOT (a IS DISTINCT FROM true) AND b", "3\n"),
+            ("NOT b AND a IS DISTINCT FROM true", "4\n"),
+        ] {
+            let sql = format!("SELECT n FROM {table} WHERE {condition} ORDER BY n");
+            assert_eq!(run(&sql, &[]).await.unwrap(), expected, "{condition}");
+        }
+        for condition in [
+            "a IS DISTINCT FROM true OR b",
+            "NOT a IS DISTINCT FROM true AND b",
+            "b AND a IS DISTINCT FROM true AND b OR b",
+        ] {
+            let error = run(&format!("SELECT n FROM {table} WHERE {condition}"), &[]).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Query, "{condition}");
+            assert_eq!(error.message(), "q.sql: where `a IS DISTINCT FROM` ends is not clear", "{condition}");
+            assert!(error.hint().unwrap().contains("parentheses"), "{condition}");
+        }
+        let inner =
+            "SELECT (SELECT count(*) FROM tickets WHERE status IS DISTINCT FROM 'done' AND reopen_count > 2) AS n";
+        assert_eq!(run(inner, &[]).await.unwrap(), "1\n", "in a subquery too");
     }
 
     #[tokio::test]

@@ -415,7 +415,7 @@ mod tests {
     use crate::query::parameters::Arguments;
     use crate::query::session::{QuerySettings, Session};
 
-    async fn rows(sql: &str) -> Rows {
+    pub(super) async fn rows(sql: &str) -> Rows {
         let clock: SharedClock = Arc::new(ManualClock::new(jiff::Timestamp::UNIX_EPOCH));
         let settings = QuerySettings { partitions: 1, batch_rows: 2, ..QuerySettings::default() };
         let session = Session::with_tables(Vec::new(), &settings, &clock).unwrap();
@@ -429,7 +429,7 @@ mod tests {
         Ok((String::from_utf8(out).unwrap(), written))
     }
 
-    const MIXED: &str = "SELECT * FROM (VALUES
+    pub(super) const MIXED: &str = "SELECT * FROM (VALUES
         ('t1', 1, 1.5, true, TIMESTAMP '2026-01-31T09:00:00.1239', ['a', NULL], 'say \"hi\", twice'),
         ('t2', NULL, NULL, NULL, NULL, NULL, NULL),
         ('t3', -7, 2.0, false, TIMESTAMP '1969-12-31T23:59:59.999', [], 'line\nend'))
@@ -610,6 +610,75 @@ mod tests {
         to_file(rows("SELECT 1 AS n").await, Format::Csv, &Layout::default(), &path).await.unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "n\n1\n");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "a temporary file stayed");
+    }
+
+    #[test]
+    fn binary_is_refused_on_a_terminal_and_plaintext_where_nothing_is_encrypted() {
+        for format in Format::ALL {
+            assert!(format.check_terminal(false).is_ok());
+            let refused = format.check_terminal(true).err();
+            assert_eq!(refused.is_some(), matches!(format, Format::Arrow | Format::Parquet), "{format}");
+            if let Some(error) = refused {
+                assert_eq!(error.kind(), ErrorKind::Config);
+                assert!(error.hint().unwrap().contains(&format!("-o FILE.{format}")), "{error:?}");
+            }
+            assert!(check_plaintext(format, false).is_ok());
+            assert_eq!(check_plaintext(format, true).is_ok(), format == Format::Parquet);
+        }
+    }
+
+    #[tokio::test]
+    async fn two_columns_of_one_name_are_refused_where_only_names_tell_them_apart() {
+        let sql = "SELECT a.n, b.n FROM (SELECT 1 AS n) AS a, (SELECT 2 AS n) AS b";
+        for format in Format::ALL {
+            let sink = Sink::new(format).with_protection(Protection::Plain);
+            let outcome = sink.write(rows(sql).await, &mut Vec::new()).await;
+            match format {
+                Format::Json | Format::Ndjson | Format::Parquet => {
+                    let error = outcome.unwrap_err();
+                    assert_eq!(error.kind(), ErrorKind::Query);
+                    assert!(error.message().contains("two columns are called `n`"), "{error}");
+                }
+                Format::Ids => assert!(outcome.is_err()),
+                _ => assert_eq!(outcome.unwrap().rows, 1),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn full_disk_names_the_file_and_the_way_out() {
+        for (kind, words) in [
+            (io::ErrorKind::StorageFull, "the disk is full"),
+            (io::ErrorKind::QuotaExceeded, "quota"),
+            (io::ErrorKind::FileTooLarge, "limit of file sizes"),
+        ] {
+            let mut out = Failing { room: 5, kind, writes: Arc::default() };
+            let error = Sink::new(Format::Csv).write(rows(MIXED).await, &mut out).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+            assert!(error.message().contains(words) && error.hint().is_some(), "{error:?}");
+        }
+        #[cfg(target_os = "linux")]
+        for format in Format::ALL {
+            let sink = Sink::new(format).with_protection(Protection::Plain);
+            let error = sink.to_file(rows(MIXED).await, Path::new("/dev/full")).await.unwrap_err();
+            assert_eq!(error.to_string(), "failed to write the output file: the disk is full (file: /dev/full)");
+            assert!(error.hint().unwrap().contains("free room"), "{error:?}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn new_file_is_its_owners_and_a_replaced_one_keeps_its_permissions() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("list.csv");
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        Sink::new(Format::Csv).to_file(rows("SELECT 1 AS n").await, &path).await.unwrap();
+        assert_eq!(mode(), 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        Sink::new(Format::Csv).to_file(rows("SELECT 2 AS n").await, &path).await.unwrap();
+        assert_eq!((mode(), fs::read_to_string(&path).unwrap().as_str()), (0o644, "n\n2\n"));
     }
 
     #[cfg(unix)]

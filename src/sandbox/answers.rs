@@ -550,56 +550,47 @@ impl<'a> Question<'a> {
     }
 
     fn slas(&self) -> Answer {
-        let page = self.page(self.most())?;
         let staff = &self.org().staff;
-        let mut json = self.list(Meta::Page, page, staff.slas.len() as u64);
-        for record in staff.slas.iter().skip(page.first() as usize).take(page.size as usize) {
-            json.item_raw(&record.json);
-        }
-        json.end_list();
-        if self.query.get("versions").is_some() {
-            json.list("included");
-            for record in &staff.sla_versions {
-                json.item_raw(&record.json);
-            }
-            json.end_list();
-        }
-        json.end_object();
-        Ok((200, json.into_bytes()))
+        self.listed(&staff.slas, self.query.get("versions").map(|_| staff.sla_versions.as_slice()))
     }
 
     fn schedules(&self) -> Answer {
-        let page = self.page(self.most())?;
-        let staff = &self.org().staff;
-        let mut json = self.list(Meta::Page, page, staff.schedules.len() as u64);
-        for record in staff.schedules.iter().skip(page.first() as usize).take(page.size as usize) {
-            json.item_raw(&record.json);
-        }
-        json.end_list();
-        self.include_holidays(&mut json);
-        json.end_object();
-        Ok((200, json.into_bytes()))
+        self.listed(&self.org().staff.schedules, self.holidays())
     }
 
     fn schedule(&self) -> Answer {
         let ids = self.ids(false)?;
         let found = self.org().staff.schedules.iter().find(|record| ids.contains(&record.id));
-        let found = found.ok_or_else(Refusal::not_found)?;
-        let mut json = Json::with_capacity(found.json.len() + 16);
-        json.open().bare_key("data").item_raw(&found.json);
-        self.include_holidays(&mut json);
-        json.end_object();
-        Ok((200, json.into_bytes()))
+        let mut json = Json::with_capacity(1024);
+        json.open().bare_key("data").item_raw(&found.ok_or_else(Refusal::not_found)?.json);
+        Ok(Self::including(json, self.holidays()))
     }
 
-    fn include_holidays(&self, json: &mut Json) {
-        if self.query.get("include") == Some("holidays") {
+    fn holidays(&self) -> Option<&'a [Record]> {
+        (self.query.get("include") == Some("holidays")).then_some(self.org().staff.holidays.as_slice())
+    }
+
+    /// Answers with a page of records, and beside it with all of what belongs to them, where that was asked for.
+    fn listed(&self, records: &[Record], included: Option<&[Record]>) -> Answer {
+        let page = self.page(self.most())?;
+        let mut json = self.list(Meta::Page, page, records.len() as u64);
+        for record in records.iter().skip(page.first() as usize).take(page.size as usize) {
+            json.item_raw(&record.json);
+        }
+        json.end_list();
+        Ok(Self::including(json, included))
+    }
+
+    fn including(mut json: Json, included: Option<&[Record]>) -> (u16, Vec<u8>) {
+        if let Some(included) = included {
             json.list("included");
-            for record in &self.org().staff.holidays {
+            for record in included {
                 json.item_raw(&record.json);
             }
             json.end_list();
         }
+        json.end_object();
+        (200, json.into_bytes())
     }
 
     fn record(&self, records: &[Record]) -> Answer {

@@ -37,7 +37,7 @@ const USERS: [Compared; 2] =
     [("user_id", "user_id", "user_id", "user_id"), ("deleted", "deleted", "deleted", "deleted")];
 
 /// Returns the Python of the engines, where `module` can be imported and `program` runs; says why not, and fails in CI.
-fn python(module: &str, program: Option<&str>) -> Option<OsString> {
+pub(crate) fn python(module: &str, program: Option<&str>) -> Option<OsString> {
     let missing = |reason: String| {
         assert!(std::env::var_os("CI").is_none(), "CI must have every engine: {reason}");
         // Written past the harness, which keeps to itself what a passing test prints.
@@ -59,7 +59,7 @@ fn python(module: &str, program: Option<&str>) -> Option<OsString> {
     Some(python)
 }
 
-fn ask(python: &OsString, script: &str, request: &Value) -> Value {
+pub(crate) fn ask(python: &OsString, script: &str, request: &Value) -> Value {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(script);
     let mut child = Command::new(python)
         .args(["-B".as_ref(), script.as_os_str()])
@@ -90,7 +90,7 @@ async fn world() -> World {
 }
 
 /// Every enabled master key of the ring.
-fn keys(lake: &Lake) -> Map<String, Value> {
+pub(crate) fn keys(lake: &Lake) -> Map<String, Value> {
     let export = |id: &str| json!(STANDARD.encode(lake.ring().export(id).unwrap().expose()));
     lake.ring().keys().into_iter().map(|key| (key.id.clone(), export(&key.id))).collect()
 }

@@ -276,7 +276,7 @@ async fn metrics_are_left_however_the_run_ends() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stopped_run_says_what_is_left_and_the_next_one_does_it() {
     let bench = Bench::new(3_000).await;
-    let stopped = bench.run(&["extract", "--max-requests", "15", "--report", "report.json"]);
+    let stopped = bench.run(&["extract", "--max-requests", "16", "--report", "report.json"]);
     assert_fails(&stopped, 7, &["left: about", "records", "requests", "run the extract again"]);
     let report: Value = serde_json::from_slice(&fs::read(bench.path().join("report.json")).unwrap()).unwrap();
     let streams = report["run"]["streams"].as_array().unwrap();
@@ -326,7 +326,13 @@ async fn json_logs_are_one_object_a_line_on_standard_error() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn doctor_names_the_roles_that_are_missing() {
     for status in [401, 403] {
-        let withheld = ["org.user.search.read", "org.user.note.read", "org.user.metadata.read", "org.user.tag.read"];
+        let withheld = [
+            "org.user.search.read",
+            "org.user.note.read",
+            "org.user.metadata.read",
+            "org.user.tag.read",
+            "org.user.schedule.read",
+        ];
         let bench = Bench::with(SandboxSettings {
             tickets: 60,
             customers: 20,
@@ -341,6 +347,13 @@ async fn doctor_names_the_roles_that_are_missing() {
         assert_found(&output, 4, "roles", "problem", &search);
         assert_found(&output, 4, "roles", "problem", &["tags: refused", "new key"]);
         assert_found(&output, 4, "roles", "warning", &["metadata: refused", "org.permission.metadata.read"]);
+        assert_found(
+            &output,
+            4,
+            "roles",
+            "warning",
+            &["schedules: refused", "goes on without", "org.user.schedule.read"],
+        );
         assert_found(&output, 4, "roles", "warning", &["notes: refused", "resolve", "org.user.note.read"]);
         assert_found(&output, 4, "roles", "ok", &["users", "messages", "customers"]);
         assert_found(&output, 4, "credential", "warning", &["machine user", "prod1", "in 2 days", "new API key"]);

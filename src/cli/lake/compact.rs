@@ -11,7 +11,7 @@ use crate::model::Stream;
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// One table only
-    #[arg(long)]
+    #[arg(long, value_parser = super::table)]
     table: Option<Stream>,
     /// Print what would be done, and do nothing
     #[arg(long)]

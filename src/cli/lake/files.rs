@@ -26,7 +26,7 @@ use crate::model::Stream;
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// One table only
-    #[arg(long)]
+    #[arg(long, value_parser = super::table)]
     table: Option<Stream>,
     /// Form of the list: text, json, or SQL that DuckDB 1.5 runs
     #[arg(long, value_enum, default_value_t = Form::Text)]

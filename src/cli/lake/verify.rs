@@ -15,7 +15,7 @@ use crate::model::Stream;
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Data files of one table only; the log and the keys are read in any case
-    #[arg(long)]
+    #[arg(long, value_parser = super::table)]
     table: Option<Stream>,
     /// Form of the report: text or json
     #[arg(long, default_value = "text", value_parser = ["text", "json"])]

@@ -13,11 +13,14 @@ use crate::query::record::{Recorder, recorded};
 use crate::query::sink::{Outcome, Written};
 use crate::query::{Arguments as Bound, Plan, QueryFile, Rows, Session};
 
+/// Stands for the name of the query; no list has this name.
+const OWN_NAME: &str = "@";
+
 #[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct Flag {
     /// Record the tickets of the result as a list of this name, by default the query's
-    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true)]
-    record: Option<Option<String>>,
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = OWN_NAME)]
+    record: Option<String>,
 }
 
 /// What a run is recorded as, once its result is written.
@@ -33,15 +36,15 @@ impl Flag {
     ///
     /// [`ErrorKind::Config`](crate::error::ErrorKind::Config) when there is no name, or none that a list can have.
     pub(in crate::cli) fn name(&self, file: &QueryFile) -> Result<Option<String>> {
-        let name = match &self.record {
+        let name = match self.record.as_deref() {
             None => return Ok(None),
-            Some(Some(name)) => name.clone(),
-            Some(None) if file.path == "-e" => {
+            Some(OWN_NAME) if file.path == "-e" => {
                 return Err(
                     Error::config("SQL of the command line is recorded under a name").with_hint("write --record=NAME")
                 );
             }
-            Some(None) => file.name.clone(),
+            Some(OWN_NAME) => file.name.clone(),
+            Some(name) => name.to_owned(),
         };
         if is_list_name(&name) { Ok(Some(name)) } else { Err(wrong_name(&name)) }
     }

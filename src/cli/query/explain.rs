@@ -99,8 +99,9 @@ fn table(explanation: &Explanation<'_>, width: usize) -> String {
     let operators = explanation.operators;
     let spilled = operators.total_spilled_bytes();
     let mut text = format!(
-        "{} rows in {}, planned in {}; memory {} at most, {}\n\n",
+        "{} {} in {}, planned in {}; memory {} at most, {}\n\n",
         grouped(explanation.rows),
+        if explanation.rows == 1 { "row" } else { "rows" },
         time(explanation.running_ms * 1_000),
         time(explanation.planning_ms * 1_000),
         size(explanation.peak_memory_bytes as u64),

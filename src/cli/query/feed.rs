@@ -4,18 +4,19 @@ use std::path::Path;
 
 use super::{Arguments, version};
 use crate::cli::{Context, say};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::query::feed::{self, Destination, FeedOutcome};
 use crate::query::{Library, Session};
 
-pub(super) async fn run(context: &Context, arguments: &Arguments, folder: &Path) -> Result<()> {
+pub(super) async fn run(context: &Context, arguments: &Arguments, config: &Config, folder: &Path) -> Result<()> {
     let format = arguments.format.as_deref().ok_or_else(|| {
         Error::config("--all needs a format").with_hint("add --format parquet or --format csv (or json, ndjson, arrow)")
     })?;
     let destination = Destination::try_new(folder, format.parse()?, arguments.plaintext)?;
-    let config = context.settings()?;
+    let destination = destination.with_limit(arguments.timeout.or(config.query_timeout));
     let library = Library::load(&config.queries)?;
-    let lake = context.lake(&config).await?;
+    let lake = context.lake(config).await?;
     let manifest = version(&lake, arguments.as_of.as_deref()).await?;
     let session = Session::open(&lake, &manifest, &config.query, &context.clock)?;
     let report = feed::run(&library, &session, (&lake, &manifest), &destination, &context.clock).await?;

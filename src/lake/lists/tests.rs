@@ -1,3 +1,5 @@
+//! Names of lists, the table, and which files a filter on it reads.
+
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 

@@ -237,9 +237,7 @@ async fn each_file_is_read_by_what_it_and_the_table_restrict() {
     let batches = context.sql(sorted).await.unwrap().collect().await.unwrap();
     let ids: Vec<String> = batches
         .iter()
-        .flat_map(|batch| {
-            batch.column(0).as_string::<i32>().iter().map(|id| id.unwrap().to_owned()).collect::<Vec<_>>()
-        })
+        .flat_map(|batch| batch.column(0).as_string_view().iter().map(|id| id.unwrap().to_owned()).collect::<Vec<_>>())
         .collect();
     assert_eq!(ids, (0..150).map(|row| id(row).to_string()).collect::<Vec<_>>());
 }

@@ -19,8 +19,8 @@ use datafusion::error::Result;
 use datafusion::logical_expr::expr::{AggregateFunctionParams, WindowFunctionParams};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{
-    Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, EmitTo, GroupsAccumulator, ReversedUDAF, SetMonotonicity,
-    Signature, StatisticsArgs,
+    Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, EmitTo, GroupsAccumulator, ReversedUDAF,
+    SetMonotonicity, Signature, StatisticsArgs,
 };
 
 use crate::model::ObjectId;
@@ -38,7 +38,8 @@ impl Count {
 }
 
 fn is_ours(is_distinct: bool, fields: &[FieldRef]) -> bool {
-    let is_text = |field: &FieldRef| matches!(field.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    let is_text =
+        |field: &FieldRef| matches!(field.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     is_distinct && fields.len() == 1 && fields.iter().all(is_text)
 }
 
@@ -450,7 +451,7 @@ mod tests {
             let batch = |rows: &[(i64, Option<String>)]| {
                 let groups: ArrayRef = Arc::new(rows.iter().map(|row| Some(row.0)).collect::<Int64Array>());
                 let values: Vec<Option<String>> = rows.iter().map(|row| row.1.clone()).collect();
-                RecordBatch::try_from_iter([("g", groups), ("x", column(&values, form))]).unwrap()
+                RecordBatch::try_from_iter_with_nullable([("g", groups, true), ("x", column(&values, form), true)]).unwrap()
             };
             let batches: Vec<Vec<RecordBatch>> = rows.chunks(rows.len().div_ceil(2)).map(|part| vec![batch(part)]).collect();
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -87,9 +87,10 @@ mod tests {
     }
 
     proptest! {
+        // The engine's own reaches as far as nanoseconds do, 1677 to 2262.
         #[test]
         fn every_unit_equals_the_engines_own(
-            times in proptest::collection::vec(proptest::option::of(-62_000_000_000_000_i64..250_000_000_000_000), 1..60),
+            times in proptest::collection::vec(proptest::option::of(-9_200_000_000_000_i64..9_200_000_000_000), 1..60),
             zone in proptest::sample::select(vec![None, Some("UTC"), Some("+00:00")]),
         ) {
             let times: ArrayRef = Arc::new(TimestampMillisecondArray::from(times).with_timezone_opt(zone));

@@ -59,7 +59,7 @@ impl RowsDigest {
         Rows::new(Box::pin(RecordBatchStreamAdapter::new(schema, stream)), path)
     }
 
-    fn take(&self, batch: &RecordBatch) -> Result<()> {
+    pub(super) fn take(&self, batch: &RecordBatch) -> Result<()> {
         let failed = |cause: ArrowError| Error::internal("failed to digest the rows of a result").with_source(cause);
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let State { portable, converter: Some(converter), is_ordered, ordered, sum, rows: count } = &mut *state else {

@@ -192,7 +192,11 @@ impl ScalarUDFImpl for NameFunction {
         if !fits {
             return plan_err!("{} takes {wanted}, not {kind}", self.name);
         }
-        Ok(vec![self.return_type(arg_types)?])
+        // Ids are read as they lie: a cast would copy every one of them.
+        Ok(vec![match kind {
+            DataType::LargeUtf8 | DataType::Utf8View => kind.clone(),
+            _ => self.return_type(arg_types)?,
+        }])
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> EngineResult<ColumnarValue> {
@@ -211,7 +215,11 @@ impl ScalarUDFImpl for NameFunction {
             let item = Arc::new(Field::new_list_field(DataType::Utf8, true));
             Arc::new(ListArray::try_new(item, lists.offsets().clone(), Arc::new(values), lists.nulls().cloned())?)
         } else {
-            Arc::new(named(cast(&ids, &DataType::Utf8)?.as_string::<i32>(), names))
+            Arc::new(match ids.data_type() {
+                DataType::LargeUtf8 => named(ids.as_string::<i64>(), names),
+                DataType::Utf8View => named(ids.as_string_view(), names),
+                _ => named(cast(&ids, &DataType::Utf8)?.as_string::<i32>(), names),
+            })
         };
         if is_scalar {
             return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?));
@@ -220,6 +228,6 @@ impl ScalarUDFImpl for NameFunction {
     }
 }
 
-fn named(ids: &StringArray, names: &HashMap<String, String>) -> StringArray {
-    ids.iter().map(|id| id.and_then(|id| names.get(id)).map(String::as_str)).collect()
+fn named<'a>(ids: impl IntoIterator<Item = Option<&'a str>>, names: &HashMap<String, String>) -> StringArray {
+    ids.into_iter().map(|id| id.and_then(|id| names.get(id)).map(String::as_str)).collect()
 }

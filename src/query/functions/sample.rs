@@ -16,7 +16,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, Float64Array};
+use arrow::array::{Array, ArrayAccessor, ArrayIter, AsArray, Float64Array};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::DataType;
 use datafusion::common::{ScalarValue, plan_err};
 use datafusion::error::Result as EngineResult;
@@ -95,7 +96,12 @@ impl ScalarUDFImpl for SampleKey {
         if !is_text(id) {
             return plan_err!("sample_key takes a text as ticket id, not {id}");
         }
-        Ok(vec![DataType::Utf8, DataType::Utf8])
+        // Ids of the lake are read as they lie, whatever their encoding: a cast would copy every one of them.
+        let id = match id {
+            DataType::LargeUtf8 | DataType::Utf8View => id.clone(),
+            _ => DataType::Utf8,
+        };
+        Ok(vec![DataType::Utf8, id])
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> EngineResult<ColumnarValue> {
@@ -103,23 +109,40 @@ impl ScalarUDFImpl for SampleKey {
             return plan_err!("sample_key takes a seed and a ticket id");
         };
         let ids = id.to_array(args.number_rows)?;
-        let ids = ids.as_string::<i32>();
-        let keys: Float64Array = match seed {
-            ColumnarValue::Scalar(ScalarValue::Utf8(Some(seed))) => {
-                let seeded = seeded(seed);
-                ids.iter().map(|id| id.map(|id| draw(&seeded, id))).collect()
-            }
-            ColumnarValue::Scalar(_) => Float64Array::new_null(ids.len()),
-            ColumnarValue::Array(seeds) => {
-                let seeds = seeds.as_string::<i32>();
-                seeds.iter().zip(ids.iter()).map(|(seed, id)| Some(sample_key(seed?, id?))).collect()
-            }
+        let keys = match ids.data_type() {
+            DataType::Utf8 => keys(seed, ids.as_string::<i32>(), ids.nulls())?,
+            DataType::LargeUtf8 => keys(seed, ids.as_string::<i64>(), ids.nulls())?,
+            DataType::Utf8View => keys(seed, ids.as_string_view(), ids.nulls())?,
+            other => return plan_err!("sample_key takes a text as ticket id, not {other}"),
         };
         if matches!(id, ColumnarValue::Scalar(_)) && matches!(seed, ColumnarValue::Scalar(_)) {
             return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&keys, 0)?));
         }
         Ok(ColumnarValue::Array(Arc::new(keys)))
     }
+}
+
+/// Draws the keys of a batch.
+fn keys<'a>(
+    seed: &ColumnarValue,
+    ids: impl ArrayAccessor<Item = &'a str>,
+    nulls: Option<&NullBuffer>,
+) -> EngineResult<Float64Array> {
+    Ok(match seed {
+        ColumnarValue::Scalar(seed) => match seed.try_as_str().flatten() {
+            None => Float64Array::new_null(ids.len()),
+            Some(seed) => {
+                let seeded = seeded(seed);
+                // A NULL has some text, too: drawing it costs less than asking each row whether it is one.
+                let drawn: Vec<f64> = (0..ids.len()).map(|row| draw(&seeded, ids.value(row))).collect();
+                Float64Array::try_new(drawn.into(), nulls.cloned())?
+            }
+        },
+        ColumnarValue::Array(seeds) => {
+            let seeds = seeds.as_string::<i32>();
+            seeds.iter().zip(ArrayIter::new(ids)).map(|(seed, id)| Some(sample_key(seed?, id?))).collect()
+        }
+    })
 }
 
 /// Tells whether a type is text in one of its encodings, or the type of an untyped NULL.

@@ -1,3 +1,5 @@
+//! What is taken of a result, and values that come back as they were written down.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,8 +1,16 @@
 //! Which statements are read: one per file, and only those that read.
+//!
+//! The parser takes all that follows `IS [NOT] DISTINCT FROM` for its right side: `a IS DISTINCT FROM true AND b` would
+//! compare `a` with `true AND b` and give other rows than every other database does. Where AND follows, the tree is put
+//! right; what cannot be put right (OR after it, NOT before it) is refused, with the parentheses that it needs.
+
+use std::ops::ControlFlow;
 
 use datafusion::error::DataFusionError;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
-use datafusion::sql::sqlparser::ast::{Query, SetExpr, Statement as SqlStatement};
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, Expr, Query, SetExpr, Statement as SqlStatement, UnaryOperator, VisitMut as _, VisitorMut,
+};
 
 use crate::query::fault::Fault;
 
@@ -21,7 +29,7 @@ pub(super) fn parse(sql: &str) -> Result<Statement, Refusal> {
     let mut statements = parser.parse_statements().map_err(Refusal::Engine)?;
     let refuse = |fault| Err(Refusal::Fault(fault));
     let count = statements.len();
-    let Some(statement) = statements.pop_front() else {
+    let Some(mut statement) = statements.pop_front() else {
         return refuse(Fault::new("no statement in the file").with_hint("write one SELECT after the header"));
     };
     // Each statement is looked at, so that the one that writes is the one that is named.
@@ -36,7 +44,94 @@ pub(super) fn parse(sql: &str) -> Result<Statement, Refusal> {
     if count > 1 {
         return refuse(Fault::new(format!("{count} statements in the file")).with_hint("one statement per file"));
     }
+    if let ControlFlow::Break(fault) = put_right(&mut statement) {
+        return refuse(fault);
+    }
     Ok(statement)
+}
+
+fn put_right(statement: &mut Statement) -> ControlFlow<Fault> {
+    match statement {
+        Statement::Statement(statement) => statement.visit(&mut Distinct),
+        Statement::Explain(explain) => put_right(&mut explain.statement),
+        _ => ControlFlow::Continue(()),
+    }
+}
+
+/// Ends `IS DISTINCT FROM` where its operand ends.
+struct Distinct;
+
+impl VisitorMut for Distinct {
+    type Break = Fault;
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Fault> {
+        if let Expr::UnaryOp { op: UnaryOperator::Not, expr: inner } = expr
+            && distinct_right(inner).is_some_and(|right| joined(right).is_some())
+        {
+            return ControlFlow::Break(unclear(inner));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Fault> {
+        let Some(right) = distinct_right(expr) else { return ControlFlow::Continue(()) };
+        match joined(right) {
+            None => ControlFlow::Continue(()),
+            Some(false) => ControlFlow::Break(unclear(expr)),
+            Some(true) => {
+                let null = || Expr::Value(datafusion::sql::sqlparser::ast::Value::Null.with_empty_span());
+                let taken = std::mem::replace(expr, null());
+                let (left, mut right, is_negated) = match taken {
+                    Expr::IsDistinctFrom(left, right) => (left, right, false),
+                    Expr::IsNotDistinctFrom(left, right) => (left, right, true),
+                    other => {
+                        *expr = other;
+                        return ControlFlow::Continue(());
+                    }
+                };
+                // Its own operand is the first of the chain.
+                let mut first = &mut *right;
+                while let Expr::BinaryOp { op: BinaryOperator::And, left, .. } = first {
+                    first = left;
+                }
+                let operand = Box::new(std::mem::replace(first, null()));
+                *first = if is_negated {
+                    Expr::IsNotDistinctFrom(left, operand)
+                } else {
+                    Expr::IsDistinctFrom(left, operand)
+                };
+                *expr = *right;
+                ControlFlow::Continue(())
+            }
+        }
+    }
+}
+
+fn distinct_right(expr: &Expr) -> Option<&Expr> {
+    match expr {
+        Expr::IsDistinctFrom(_, right) | Expr::IsNotDistinctFrom(_, right) => Some(right),
+        _ => None,
+    }
+}
+
+/// Tells whether conditions are joined without parentheses around them: by AND alone, or by another word too.
+fn joined(expr: &Expr) -> Option<bool> {
+    match expr {
+        Expr::BinaryOp { op: BinaryOperator::And, left, right } => {
+            Some(joined(left).unwrap_or(true) && joined(right).unwrap_or(true))
+        }
+        Expr::BinaryOp { op: BinaryOperator::Or | BinaryOperator::Xor, .. } => Some(false),
+        _ => None,
+    }
+}
+
+fn unclear(expr: &Expr) -> Fault {
+    let left = match expr {
+        Expr::IsDistinctFrom(left, _) | Expr::IsNotDistinctFrom(left, _) => left.to_string(),
+        other => other.to_string(),
+    };
+    Fault::new(format!("where `{left} IS DISTINCT FROM` ends is not clear"))
+        .with_hint("put parentheses around it: (a IS DISTINCT FROM b) OR …")
 }
 
 /// Names a statement that does more than read.

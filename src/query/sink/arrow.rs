@@ -42,3 +42,55 @@ impl Encoder for Arrow {
 fn failed(cause: ArrowError) -> Error {
     Error::internal("failed to write the result as an Arrow stream").with_source(cause)
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::AsArray as _;
+    use arrow::datatypes::{DataType, Int64Type};
+    use arrow::ipc::reader::StreamReader;
+
+    use super::super::tests::{MIXED, rows};
+    use super::super::{Outcome, Sink};
+    use super::*;
+
+    #[tokio::test]
+    async fn stream_holds_the_rows_and_its_end() {
+        let mut out = Vec::new();
+        let end = Sink::new(Format::Arrow).write(rows(MIXED).await, &mut out).await.unwrap();
+        assert_eq!((end.rows, end.outcome), (3, Outcome::Complete));
+        let reader = StreamReader::try_new(&out[..], None).unwrap();
+        let batches: Vec<RecordBatch> = reader.map(Result::unwrap).collect();
+        assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
+        assert_eq!(batches[0].column(0).as_string::<i32>().value(0), "t1");
+        assert!(batches[0].column(1).as_primitive::<Int64Type>().iter().eq([Some(1), None]));
+        assert!(out.ends_with(&[0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]), "the mark of the end");
+        // Rows are there before the end.
+        let cut = StreamReader::try_new(&out[..out.len() - 8], None).unwrap();
+        assert_eq!(cut.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 3);
+
+        let mut empty = Vec::new();
+        Sink::new(Format::Arrow).write(rows("SELECT 1 AS n WHERE false").await, &mut empty).await.unwrap();
+        let reader = StreamReader::try_new(&empty[..], None).unwrap();
+        assert_eq!(reader.schema().field(0).name(), "n");
+        assert_eq!(reader.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn types_of_the_engine_become_types_of_everybody() {
+        for (sql, expected) in [
+            ("arrow_cast('a', 'Utf8View')", DataType::Utf8),
+            ("arrow_cast('a', 'Dictionary(Int32, Utf8)')", DataType::Utf8),
+            ("NULL", DataType::Utf8),
+            ("arrow_cast(make_array('a'), 'List(Utf8View)')", DataType::new_list(DataType::Utf8, true)),
+            ("arrow_cast('a', 'LargeUtf8')", DataType::LargeUtf8),
+            ("1", DataType::Int64),
+        ] {
+            let mut out = Vec::new();
+            let rows = rows(&format!("SELECT {sql} AS value")).await;
+            Sink::new(Format::Arrow).write(rows, &mut out).await.unwrap();
+            let reader = StreamReader::try_new(&out[..], None).unwrap();
+            assert_eq!(*reader.schema().field(0).data_type(), expected, "{sql}");
+            assert_eq!(reader.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 1);
+        }
+    }
+}

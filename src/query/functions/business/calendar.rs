@@ -54,6 +54,7 @@ pub struct Calendar {
 
 /// A stretch of time with one offset from UTC, up to the next span.
 #[derive(Debug)]
+#[expect(clippy::struct_field_names, reason = "the unit stands in the name")]
 struct Span {
     start_ms: i64,
     offset_ms: i64,
@@ -65,6 +66,7 @@ struct Span {
 
 /// A holiday.
 #[derive(Debug)]
+#[expect(clippy::struct_field_names, reason = "the unit stands in the name")]
 struct Closure {
     start_ms: i64,
     end_ms: i64,
