@@ -155,7 +155,7 @@ fn settings(source: &str, root: &str, lake: &StoreSettings) -> String {
         ("lake", place.as_str()),
         ("keys", root.as_str()),
         ("policy", "schemas = \"schemas\"       # which fields are stored, and how; what is not declared is dropped\n"),
-        ("query", "library = \"queries\"\nmemory = \"1GiB\"\n"),
+        ("query", "library = \"queries\"\nmemory = \"320MiB\"\n"),
         (
             "extract",
             "index_lag = \"2m\"          # the newest minutes are left to the next run: the source's search index is late\n\

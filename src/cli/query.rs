@@ -27,6 +27,7 @@ use crate::query::{Arguments as Bound, Library, Protection, QueryFile, Session, 
 
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct Arguments {
     /// Print the help of FILE, made from its header; without FILE, this help
     #[arg(short, long)]
@@ -118,12 +119,11 @@ async fn answer(context: &Context, arguments: &Arguments, config: &Config) -> Re
         return print(&text);
     }
     let sink = Sink::new(format).with_protection(Protection::choose(format, arguments.plaintext, &plan, &lake)?);
-    let written = match &arguments.output {
-        Some(path) => sink.to_file(rows, path).await?,
-        None => {
-            let mut out = line.ending_before(context.watch.stdout());
-            sink.with_layout(&layout()).write(rows, &mut out).await?
-        }
+    let written = if let Some(path) = &arguments.output {
+        sink.to_file(rows, path).await?
+    } else {
+        let mut out = line.ending_before(context.watch.stdout());
+        sink.with_layout(&layout()).write(rows, &mut out).await?
     };
     line.stop();
     stages.done(written.rows, session.peak_memory_bytes());

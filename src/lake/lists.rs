@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A recording is one run of one query under a name; a name has as many recordings as runs were recorded under it, and they
-//! never change. Ids are all that is stored of the result. Files have the columns of [`schema`], most of them the same in
+//! never change. Ids are all that is stored of the result. Files have the columns of `schema`, most of them the same in
 //! every row: so a file is read by other programs without the manifest, and a filter is answered by the manifest without the
 //! file. A file is sorted by `ticket_id` and holds ids of one recording; a long list has several files.
 //!

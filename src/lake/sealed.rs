@@ -1,6 +1,6 @@
 //! Results that leave the lake encrypted: the keys of a Parquet file that holds the rows of a query.
 //!
-//! The file has the portable profile of the lake's own ([`file`](crate::lake::file)): a fresh AES-256 key, wrapped by the
+//! The file has the portable profile of the lake's own (`lake/file.rs`): a fresh AES-256 key, wrapped by the
 //! primary key of the ring in PKMT1 key metadata, for the footer and every column. It is no part of the lake: no manifest
 //! pins it, no rotation wraps it anew, and when its ring key is destroyed nobody opens it any more.
 //!

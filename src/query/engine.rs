@@ -26,7 +26,7 @@ use datafusion::logical_expr::{
 use crate::error::{Error, Result};
 
 /// Computes a call, or none where the engine is to do it.
-type Fast = fn(&ScalarFunctionArgs) -> EngineResult<Option<ColumnarValue>>;
+type Fast = fn(&ScalarFunctionArgs) -> Option<EngineResult<ColumnarValue>>;
 
 /// Replaces the functions of a session by their faster twins.
 pub(super) fn register(state: &mut SessionState) -> Result<()> {
@@ -97,10 +97,7 @@ impl ScalarUDFImpl for Faster {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> EngineResult<ColumnarValue> {
-        match (self.fast)(&args)? {
-            Some(value) => Ok(value),
-            None => self.inner.inner().invoke_with_args(args),
-        }
+        (self.fast)(&args).unwrap_or_else(|| self.inner.inner().invoke_with_args(args))
     }
 
     fn output_ordering(&self, inputs: &[ExprProperties]) -> EngineResult<SortProperties> {

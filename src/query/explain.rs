@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
@@ -253,7 +254,7 @@ fn columns<'a>(expressions: impl IntoIterator<Item = &'a Arc<dyn PhysicalExpr>>)
     let mut names = Vec::new();
     for expression in expressions {
         let mut found: Vec<_> = collect_columns(expression).into_iter().collect();
-        found.sort_by_key(|column| column.index());
+        found.sort_by_key(Column::index);
         for column in found {
             if is_plain(column.name()) && seen.insert(column.name().to_owned()) {
                 names.push(column.name().to_owned());

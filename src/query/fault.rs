@@ -25,7 +25,7 @@ pub(super) struct Fault {
     pub(super) column: Option<u64>,
     pub(super) hint: Option<String>,
     /// The name that is not there, if that is what is wrong.
-    pub(super) missing: Option<Missing>,
+    pub(super) missing: Option<Box<Missing>>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -82,7 +82,7 @@ impl Fault {
     }
 
     fn missing(mut self, missing: Missing) -> Self {
-        self.missing = Some(missing);
+        self.missing = Some(Box::new(missing));
         self
     }
 

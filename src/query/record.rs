@@ -112,14 +112,14 @@ impl Recorder {
 /// Makes rows that are taken down as they are read.
 fn reading(shared: &Arc<Mutex<Passing>>, path: &str) -> Rows {
     let schema = lock(shared).rows.schema();
-    let (shared, name) = (Arc::clone(shared), path.to_owned());
+    let shared = Arc::clone(shared);
     let passed = stream::poll_fn(move |context| {
         let mut passing = lock(&shared);
         if passing.has_ended {
             return Poll::Ready(None);
         }
         let next = std::task::ready!(passing.rows.poll_next_unpin(context));
-        Poll::Ready(passing.take(next, &name))
+        Poll::Ready(passing.take(next))
     });
     Rows::new(Box::pin(RecordBatchStreamAdapter::new(schema, passed)), path)
 }
@@ -133,12 +133,12 @@ type Next = Option<Result<RecordBatch, DataFusionError>>;
 
 impl Passing {
     /// Takes the ids of the next batch.
-    fn take(&mut self, next: Next, path: &str) -> Next {
+    fn take(&mut self, next: Next) -> Next {
         let Some(Ok(batch)) = next else {
             self.has_ended = true;
             return next;
         };
-        match self.take_ids(&batch, path) {
+        match self.take_ids(&batch) {
             Ok(()) => Some(Ok(batch)),
             Err(error) => {
                 self.has_ended = true;
@@ -147,11 +147,11 @@ impl Passing {
         }
     }
 
-    fn take_ids(&mut self, batch: &RecordBatch, path: &str) -> Result<()> {
+    fn take_ids(&mut self, batch: &RecordBatch) -> Result<()> {
         let Some(column) = batch.columns().first() else { return Ok(()) };
         let wrong = |what: &str, row: usize| {
             // The value itself may be anything: it is not told.
-            Error::query(format!("{path}: {what} in row {} of the result, so it is not recorded", row + 1))
+            Error::query(format!("{what} in row {} of the result, so it is not recorded", row + 1))
                 .with_hint("select `ticket_id` as it stands in the table `tickets`, or run it without --record")
         };
         let texts = texts(column).ok_or_else(|| wrong("`ticket_id` is not a text", self.ids.len()))?;

@@ -86,7 +86,7 @@ pub(super) fn answer(question: &Question<'_>, route: Route) -> Answer {
         Route::DefaultBrand => Ok(single(&staff.brands[0].json)),
         Route::Brand => question.record(&staff.brands),
         Route::Sla => question.record(&staff.slas),
-        Route::Schedules => question.schedules(),
+        Route::Schedules => question.listed(&staff.schedules, question.holidays()),
         Route::Schedule => question.schedule(),
         Route::Metadata => {
             let metadata = definitions::metadata(&org.live(), question.values[0]).ok_or_else(Refusal::not_found)?;
@@ -552,10 +552,6 @@ impl<'a> Question<'a> {
     fn slas(&self) -> Answer {
         let staff = &self.org().staff;
         self.listed(&staff.slas, self.query.get("versions").map(|_| staff.sla_versions.as_slice()))
-    }
-
-    fn schedules(&self) -> Answer {
-        self.listed(&self.org().staff.schedules, self.holidays())
     }
 
     fn schedule(&self) -> Answer {

@@ -7,7 +7,7 @@ use clap::Parser as _;
 use counterfoil::cli::Cli;
 use counterfoil::config::Settings;
 use counterfoil::policy::Policy;
-use counterfoil::query::QueryFile;
+use counterfoil::query::{Arguments, QueryFile};
 use counterfoil::schema::{self, Schemas};
 
 /// The fenced blocks of one language.
@@ -103,11 +103,17 @@ fn columns_are_understood() {
     Policy::compile(&Schemas::load(folder.path()).unwrap()).unwrap();
 }
 
-#[test]
-fn queries_are_understood() {
-    for block in blocks("sql") {
-        let file = QueryFile::parse("README.md", &block).unwrap();
-        assert_eq!(file.name, "reopened_vip");
-        assert_eq!(file.params.len(), 2);
+#[tokio::test]
+async fn queries_are_understood() {
+    let blocks = blocks("sql");
+    let session = crate::sql::session();
+    let mut names = Vec::new();
+    for block in &blocks {
+        let file = QueryFile::parse("README.md", block).unwrap();
+        let plan = session.plan(&file, &Arguments::default()).await.unwrap_or_else(|error| panic!("{block}\n{error}"));
+        assert!(plan.is_ticket_list(), "{block}");
+        names.push((file.name, file.params.len()));
     }
+    assert_eq!(names[0], ("reopened_vip".to_owned(), 2));
+    assert_eq!(names.len(), 2);
 }

@@ -57,7 +57,7 @@ fn column_type(name: &str) -> DataType {
     }
 }
 
-fn session() -> Session {
+pub(crate) fn session() -> Session {
     session_of(&fs::read_to_string(folder().join("fixtures/tickets.ndjson")).unwrap())
 }
 

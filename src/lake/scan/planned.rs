@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::datasource::physical_plan::FileScanConfig;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig};
 use datafusion::datasource::source::DataSource;
 
 use crate::lake::scan::guard::Guard;
@@ -13,5 +13,5 @@ pub fn planned_files(source: &Arc<dyn DataSource>) -> usize {
     if let Some(guard) = source.downcast_ref::<Guard>() {
         return planned_files(&guard.inner);
     }
-    source.downcast_ref::<FileScanConfig>().map_or(0, |config| config.file_groups.iter().map(|group| group.len()).sum())
+    source.downcast_ref::<FileScanConfig>().map_or(0, |config| config.file_groups.iter().map(FileGroup::len).sum())
 }

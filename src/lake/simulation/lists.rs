@@ -356,11 +356,11 @@ async fn compaction_joins_files_of_one_recording_and_never_of_two() {
     record(&lake, "long", &[4, 3, 2, 1]).await.unwrap();
     record(&lake, "short", &[1]).await.unwrap();
     let files = |manifest: &Manifest| manifest.tables[&Stream::TicketLists].files.len();
-    assert_eq!(files(&*lake.latest().await.unwrap()), 5);
+    assert_eq!(files(&lake.latest().await.unwrap()), 5);
     let before = held(&lake).await;
     let lake = open(&store).await.unwrap();
     lake.compact(&CompactSettings::default(), "test", |_| ()).await.unwrap();
-    assert_eq!(files(&*lake.latest().await.unwrap()), 2);
+    assert_eq!(files(&lake.latest().await.unwrap()), 2);
     assert_eq!(held(&lake).await, before);
     assert_sound(&lake, "after compaction").await;
 }

@@ -238,15 +238,12 @@ impl DistinctTexts {
         if let Some(id) = packed(text) {
             return self.insert_id(group, id);
         }
-        let number = match self.numbers.get(text) {
-            Some(number) => *number,
-            None => {
-                let next = self.numbers.len() as u32;
-                self.numbers.insert(text.into(), next);
-                self.bytes_of_texts += text.len();
-                next
-            }
-        };
+        let number = self.numbers.get(text).copied().unwrap_or_else(|| {
+            let next = self.numbers.len() as u32;
+            self.numbers.insert(text.into(), next);
+            self.bytes_of_texts += text.len();
+            next
+        });
         let group = &mut self.groups[group];
         let before = group.texts.capacity();
         group.texts.insert(number);
@@ -349,7 +346,7 @@ impl GroupsAccumulator for DistinctTexts {
     }
 
     fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
-        let rows = values.first().map_or(0, |values| values.len());
+        let rows = values.first().map_or(0, Array::len);
         let mut each: Vec<(Vec<u8>, Vec<u8>)> = vec![(Vec::new(), Vec::new()); rows];
         for_each_text(values, filter, |row, text| match packed(text) {
             Some(id) => each[row].0.extend_from_slice(&id.to_be_bytes()),
@@ -373,7 +370,7 @@ struct One(DistinctTexts);
 
 impl Accumulator for One {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let rows = values.first().map_or(0, |values| values.len());
+        let rows = values.first().map_or(0, Array::len);
         self.0.update_batch(values, &vec![0; rows], None, 1)
     }
 
@@ -391,7 +388,7 @@ impl Accumulator for One {
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        let rows = states.first().map_or(0, |states| states.len());
+        let rows = states.first().map_or(0, Array::len);
         self.0.merge_batch(states, &vec![0; rows], 1)
     }
 }

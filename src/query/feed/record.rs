@@ -170,6 +170,12 @@ pub struct Failure {
     pub exit_code: u8,
 }
 
+/// What is read first of a manifest.
+#[derive(Deserialize)]
+struct Version {
+    counterfoil_feed: u32,
+}
+
 impl Record {
     /// Reads the manifest of a folder, where it has one.
     ///
@@ -189,10 +195,6 @@ impl Record {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(cause) => return Err(refused("failed to read the manifest of the folder").with_source(cause)),
         };
-        #[derive(Deserialize)]
-        struct Version {
-            counterfoil_feed: u32,
-        }
         match serde_json::from_slice::<Version>(&bytes) {
             Ok(Version { counterfoil_feed: VERSION }) => {}
             Ok(Version { counterfoil_feed }) => {

@@ -1,3 +1,5 @@
+//! Feeds over a lake in memory: what is written, what is kept, and what the manifest says.
+
 use std::time::{Duration, SystemTime};
 
 use arrow::array::{ArrayRef, Int64Array, StringArray};
@@ -31,7 +33,9 @@ impl Bench {
         let lake = Lake::create(&settings, &RootKey::from_bytes([1; 32]), clock.clone()).await.unwrap();
         fs::create_dir(folder.path().join("queries")).unwrap();
         let bench = Self { folder, clock, lake };
-        queries.iter().for_each(|(name, sql)| bench.query(name, sql));
+        for (name, sql) in queries {
+            bench.query(name, sql);
+        }
         bench
     }
 

@@ -47,3 +47,39 @@ fn value_bytes(kind: &DataType) -> usize {
 fn previous_power_of_two(number: usize) -> usize {
     number.checked_ilog2().map_or(0, |bits| 1 << bits)
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::Field;
+    use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr, expressions};
+    use datafusion::physical_plan::empty::EmptyExec;
+    use datafusion::physical_plan::sorts::sort::SortExec;
+
+    use super::*;
+
+    /// Rows of so many texts, as they are or sorted.
+    fn plan(columns: usize, is_sorted: bool) -> Arc<dyn ExecutionPlan> {
+        let fields: Vec<Field> = (0..columns).map(|n| Field::new(format!("c{n}"), DataType::Utf8, true)).collect();
+        let rows: Arc<dyn ExecutionPlan> = Arc::new(EmptyExec::new(Arc::new(Schema::new(fields))));
+        if !is_sorted {
+            return rows;
+        }
+        let by = PhysicalSortExpr::new_default(expressions::col("c0", &rows.schema()).unwrap());
+        Arc::new(SortExec::new(LexOrdering::new([by]).unwrap(), rows))
+    }
+
+    #[test]
+    fn wide_rows_that_are_held_come_in_small_batches() {
+        for (columns, is_sorted, memory_bytes, rows) in [
+            (10, true, 320 << 20, 8_192),
+            (240, true, 320 << 20, 512),
+            (240, false, 320 << 20, 8_192),
+            (240, true, 1 << 30, 2_048),
+            (240, true, 1 << 20, FEWEST_ROWS),
+            (2, true, 0, FEWEST_ROWS),
+        ] {
+            assert_eq!(rows_for(&plan(columns, is_sorted), 8_192, memory_bytes), rows, "{columns} {memory_bytes}");
+        }
+        assert_eq!(rows_for(&plan(240, true), 2, 1 << 20), 2, "never more than asked for");
+    }
+}

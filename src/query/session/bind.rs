@@ -70,10 +70,10 @@ impl Session {
             });
             values.insert(parameter.name.clone(), value);
         }
-        if let Some(through) = &file.complete_through {
-            if let Err(fault) = self.complete_through_ms(file, through, &values, &mut used) {
-                faults.push(fault);
-            }
+        if let Some(through) = &file.complete_through
+            && let Err(fault) = self.complete_through_ms(file, through, &values, &mut used)
+        {
+            faults.push(fault);
         }
         for Parameter { name, line, .. } in file.params.iter().filter(|parameter| !used.contains(&parameter.name)) {
             faults.push(Fault::new(format!("parameter `{name}` is declared but `${name}` is not used")).at_line(*line));
@@ -155,13 +155,11 @@ impl Session {
                 let Expr::Placeholder(placeholder) = &node else { return Ok(Transformed::no(node)) };
                 let name = bare(&placeholder.id);
                 used.insert(name.to_owned());
-                match values.get(name) {
-                    Some(value) => Ok(Transformed::yes(Expr::Literal(value.clone(), None))),
-                    None => {
-                        missing.get_or_insert_with(|| unknown(name));
-                        Ok(Transformed::no(node))
-                    }
-                }
+                let Some(value) = values.get(name) else {
+                    missing.get_or_insert_with(|| unknown(name));
+                    return Ok(Transformed::no(node));
+                };
+                Ok(Transformed::yes(Expr::Literal(value.clone(), None)))
             })
             .map_err(wrong)?
             .data;

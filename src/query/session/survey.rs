@@ -37,7 +37,7 @@ impl Session {
         while faults.len() < MOST {
             let Err(error) = self.state.statement_to_plan(statement.clone()).await else { break };
             let fault = self.fault(file, &error);
-            match &fault.missing {
+            match fault.missing.as_deref() {
                 Some(Missing::Table) => {
                     faults.extend(self.missing_tables(file, &statement));
                     break;
