@@ -417,7 +417,7 @@ impl Table {
 
         let current = CurrentFiles::default();
         let readers = Arc::new(PinnedReaders { access: self.access.clone(), current: current.clone() });
-        // Options that users can set for Parquet in a session are not taken: bloom filters and page indexes are never there.
+        // Bloom filters and page indexes are never there, whatever a session says.
         let source = ParquetSource::new(TableSchema::from(Arc::clone(&self.schema)))
             .with_parquet_file_reader_factory(readers)
             .with_pushdown_filters(asked.is_wide)

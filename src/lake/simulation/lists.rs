@@ -340,6 +340,9 @@ async fn rotated_key_stays_in_use_until_list_files_are_wrapped_anew() {
     let lake = open(&store).await.unwrap();
     let live = |lake: Lake| async move { lake.protection().await.unwrap().of("ring-1").live_files().0 };
     assert_eq!(live(lake.clone()).await, 1);
+    let protection = lake.protection().await.unwrap();
+    assert!(protection.needs("ring-1"), "{protection:?}");
+    assert_eq!(protection.of("ring-1").tables[&Stream::TicketLists].live_rows, 2);
     let mut lease = lake.lease(Purpose::Maintenance, "test").await.unwrap();
     lake.rewrap_files(&mut lease).await.unwrap();
     lease.release().await.unwrap();
@@ -347,6 +350,12 @@ async fn rotated_key_stays_in_use_until_list_files_are_wrapped_anew() {
     assert_eq!(live(lake.clone()).await, 0);
     assert_eq!(held(&lake).await, [row("vip", 1, 1), row("vip", 2, 2)]);
     assert_sound(&lake, "after wrapping anew").await;
+    assert!(!lake.protection().await.unwrap().needs("ring-1"));
+    lake.destroy_key(&root(1), "ring-1").await.unwrap();
+    let lake = open(&store).await.unwrap();
+    assert_eq!(held(&lake).await, [row("vip", 1, 1), row("vip", 2, 2)]);
+    record(&lake, "vip", &[3]).await.unwrap();
+    assert_eq!(held(&lake).await.len(), 3, "another recording beside it");
 }
 
 #[tokio::test]
