@@ -7,6 +7,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::commit::{Action, Commit};
@@ -14,9 +15,13 @@ use crate::lake::log::Appended;
 use crate::lake::manifest::Manifest;
 use crate::lake::{Inner, WRITER, layout};
 use crate::policy::Rules;
+use crate::retry::SplitMix64;
 
 /// How often a commit is tried. Each loss means that another writer won, so only a crowd of writers gets here.
 const ATTEMPTS: usize = 10;
+
+/// The longest pause after the first loss; one longer after each further one.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// One commit on its way into the log.
 pub(super) struct Attempts<'a> {
@@ -25,14 +30,16 @@ pub(super) struct Attempts<'a> {
     id: String,
     base: Arc<Manifest>,
     lost: usize,
+    random: SplitMix64,
     policy: Option<Arc<Rules>>,
 }
 
 impl<'a> Attempts<'a> {
     /// Begins at the newest version.
     pub(super) async fn begin(lake: &'a Inner) -> Result<Self> {
-        let id = layout::new_uuid(lake.clock.as_ref()).to_string();
-        Ok(Self { lake, id, base: lake.log.latest().await?, lost: 0, policy: None })
+        let id = layout::new_uuid(lake.clock.as_ref());
+        let random = SplitMix64::new(id.as_u64_pair().1);
+        Ok(Self { lake, id: id.to_string(), base: lake.log.latest().await?, lost: 0, random, policy: None })
     }
 
     /// Names the writer's policy in the commit, with its rules if the lake does not have them.
@@ -68,9 +75,11 @@ impl<'a> Attempts<'a> {
             lake.log.snapshot_if_due(&manifest, self.id.clone(), WRITER.to_owned()).await;
             return Ok(Some(manifest));
         }
-        self.base = lake.log.latest().await?;
         self.lost += 1;
         if self.lost < ATTEMPTS {
+            // Rivals that work in step would keep their order, and one of them would always lose: chance parts them.
+            lake.clock.sleep(self.random.below(PAUSE * self.lost as u32)).await;
+            self.base = lake.log.latest().await?;
             return Ok(None);
         }
         Err(Error::new(ErrorKind::Conflict, "other writers won every attempt to commit")
