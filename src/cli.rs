@@ -4,6 +4,7 @@
 //! [`ErrorKind::exit_code`](crate::error::ErrorKind::exit_code), and 130 after Ctrl-C.
 
 mod check;
+mod core_dumps;
 mod demo;
 mod doctor;
 mod extract;
@@ -144,6 +145,7 @@ pub fn main(cli: &Cli) -> ExitCode {
     let verbosity = if cli.quiet { -1 } else { i8::try_from(cli.verbose).unwrap_or(i8::MAX) };
     telemetry::start(log_format, verbosity);
     IS_JSON.store(log_format == LogFormat::Json, Ordering::Relaxed);
+    core_dumps::forbid();
     // The payload of a panic may quote a value; the place is what a report needs.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);

@@ -1,7 +1,7 @@
 //! Settings of every module, composed: flags over environment over `counterfoil.toml`.
 //!
 //! ```text
-//! [section]            a table per module: source, lake, keys, policy, query, extract
+//! [section]            a table per module: source, lake, keys, policy, query, extract, resolve
 //! key = value          each also as COUNTERFOIL_SECTION__KEY, which wins over the file
 //! ```
 //!
@@ -63,6 +63,12 @@ pub struct Config {
     pub extract: ExtractSettings,
     /// Where each extract leaves its figures for a Prometheus textfile collector.
     pub metrics_file: Option<PathBuf>,
+    /// `[resolve] access_record`: whether the lake's table `accesses` says who resolved what. Default true, because privacy
+    /// officers ask; false saves two commits a call, and needs no lake.
+    pub access_record: bool,
+    /// `[resolve] redact`: whether details are always redacted on their way out, and attachments refused. Default false: then
+    /// `--redact` decides. True cannot be undone on the command line.
+    pub redact: bool,
 }
 
 impl Config {
@@ -267,6 +273,7 @@ mod tests {
             ("[keys]\ntoken = \"abcdef\"\n", "secret must be a reference", ""),
             ("[source]\npassword = [\"abcdef\"]\n", "setting `source.password` must be a text", ""),
             ("[query]\nmemory = \"much\"\n", "setting `query.memory` must be a size", ""),
+            ("[resolve]\nredact = \"yes\"\n", "setting `resolve.redact` must be true or false", ""),
             ("[extract]\noverlap = \"soon\"\n", "setting `extract.overlap` must be a duration", ""),
             ("[source\n", "failed to read the settings", ""),
             ("top = 1\n", "unknown section `top`", ""),
@@ -291,6 +298,7 @@ mod tests {
             load_with("", &[("COUNTERFOIL_SOURCE__ORG", "007"), ("COUNTERFOIL_SOURCE__ATTEMPTS", "9")]).unwrap();
         assert_eq!(named.source.org.as_deref(), Some("007"));
         assert_eq!(named.source.attempts, Some(9));
+        assert!(load_with("", &[("COUNTERFOIL_RESOLVE__REDACT", "true")]).unwrap().redact);
         assert!(load_with("", &[("COUNTERFOIL_SOURCE__ATTEMPTS", "few")]).is_err());
         let error = load_with("", &[("COUNTERFOIL_LAKE__ULR", "x")]).unwrap_err();
         assert!(error.to_string().contains("COUNTERFOIL_LAKE__ULR"), "{error}");

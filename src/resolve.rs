@@ -38,12 +38,12 @@ mod parts;
 mod price;
 mod source;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 
-use futures::StreamExt;
-use futures::stream;
+use futures::future::{BoxFuture, join, ready};
+use futures::{FutureExt, StreamExt, stream};
 
 pub use self::detail::{Detail, Failure, PartError, Tag, VERSION};
 use self::fetch::{End, Session};
@@ -59,7 +59,7 @@ use crate::model::ObjectId;
 /// What to ask for, and how much at a time.
 #[derive(Debug, Clone)]
 pub struct ResolveSettings {
-    /// The parts; every part by default.
+    /// The parts; all but the events by default.
     pub parts: Parts,
     /// Tickets under way at once, 16 by default: more hides more latency and holds more tickets in memory.
     pub concurrency: usize,
@@ -70,7 +70,31 @@ pub struct ResolveSettings {
 
 impl Default for ResolveSettings {
     fn default() -> Self {
-        Self { parts: Parts::ALL, concurrency: 16, max_requests: None }
+        Self { parts: Parts::USUAL, concurrency: 16, max_requests: None }
+    }
+}
+
+/// What others contribute to a run.
+pub struct Hooks<'h> {
+    /// What is known of the first tickets without asking the source.
+    pub known: BoxFuture<'h, Known>,
+    /// Ends well before the first line is written, or the run ends with its error and without a line.
+    pub permit: BoxFuture<'h, Result<()>>,
+}
+
+/// What is known before anything was asked. It saves time and is never believed: what is wrong or missing costs a request.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Customers of tickets.
+    pub owners: HashMap<ObjectId, ObjectId>,
+    /// Whether the source took several customers in one request, when that was last tried.
+    pub several_customers: Option<bool>,
+}
+
+impl Default for Hooks<'_> {
+    /// Knows nothing, and permits at once.
+    fn default() -> Self {
+        Self { known: ready(Known::default()).boxed(), permit: ready(Ok(())).boxed() }
     }
 }
 
@@ -164,17 +188,18 @@ impl Outcome {
 
 /// Resolves tickets and writes a line for each, in the order of `ids`, as soon as it and all before it are received.
 ///
-/// Every line is written whole and flushed. A reader that closes the pipe ends the run without an error.
+/// Every line is written whole and flushed, the first one not before `hooks.permit` has ended well. A reader that closes the pipe ends the run without an error.
 ///
 /// # Errors
 ///
-/// The source's own error when the credential is refused ([`Denied`](ErrorKind::Denied)) or the source cannot be reached
+/// That of `hooks.permit`. The source's own error when the credential is refused ([`Denied`](ErrorKind::Denied)) or the source cannot be reached
 /// ([`Unavailable`](ErrorKind::Unavailable)) for everything; [`Unavailable`](ErrorKind::Unavailable) when a line cannot be written.
 /// What is missing of single tickets is no error here: see [`Outcome::error`].
 pub async fn run(
     source: &impl Source,
     ids: &[ObjectId],
     settings: &ResolveSettings,
+    hooks: Hooks<'_>,
     clock: &SharedClock,
     out: &mut (impl io::Write + Send),
 ) -> Result<Outcome> {
@@ -191,7 +216,9 @@ pub async fn run(
     });
     let mut details = stream::iter(tickets).buffered(settings.concurrency.max(1));
     let mut line = String::new();
-    while let Some(detail) = details.next().await {
+    let (mut next, permit) = join(details.next(), hooks.permit).await;
+    permit?;
+    while let Some(detail) = next {
         match session.take_end(&detail) {
             Some(End::Failed(error)) => return Err(error),
             Some(End::MaxRequests) => {
@@ -217,6 +244,7 @@ pub async fn run(
                     .with_source(source));
             }
         }
+        next = details.next().await;
     }
     drop(details);
     outcome.requests = session.requests();

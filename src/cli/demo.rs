@@ -23,7 +23,7 @@ use crate::model::{ObjectId, Stream};
 use crate::policy::Policy;
 use crate::query::sink::{self, Format};
 use crate::query::{Arguments as Bound, Library, Session};
-use crate::resolve::{self, ResolveSettings};
+use crate::resolve::{self, Hooks, ResolveSettings};
 use crate::sandbox::{Sandbox, SandboxSettings};
 use crate::schema::Schemas;
 
@@ -183,7 +183,7 @@ async fn resolve_one(context: &Context, client: &Client, ids: Vec<ObjectId>) -> 
     let Some(id) = ids.first() else { return Err(Error::internal("the demo's first query found no ticket")) };
     let before = client.ledger().total();
     let mut line = Vec::new();
-    resolve::run(client, &ids, &ResolveSettings::default(), &context.clock, &mut line).await?;
+    resolve::run(client, &ids, &ResolveSettings::default(), Hooks::default(), &context.clock, &mut line).await?;
     let detail: serde_json::Value = serde_json::from_slice(&line)
         .map_err(|source| Error::internal("the resolver's line is no JSON").with_source(source))?;
     let count = |part: &str| detail[part].as_array().map_or(0, Vec::len) as u64;

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{Context, grouped, print, say};
 use crate::error::{Error, Result};
-use crate::resolve::{self, Ids, Parts, ResolveSettings};
+use crate::resolve::{self, Hooks, Ids, Parts, ResolveSettings};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -16,7 +16,8 @@ pub(super) struct Arguments {
     /// A file with one ID a line, or - for standard input
     #[arg(long, value_name = "FILE|-")]
     from: Option<PathBuf>,
-    /// Parts, separated by commas: conversation, customer, messages, notes, attachments, tags, metadata
+    /// Parts, separated by commas: conversation, customer, messages, notes, attachments, tags, metadata,
+    /// events; all but events unless some are named
     #[arg(long, value_name = "PARTS")]
     only: Option<String>,
     /// Print the requests that it would take, and ask for nothing
@@ -63,7 +64,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<()> 
     let client = super::extract::client(context, &config)?;
     let settings = ResolveSettings { parts, max_requests: arguments.max_requests, ..ResolveSettings::default() };
     let mut stdout = std::io::stdout();
-    let outcome = resolve::run(&client, &ids, &settings, &context.clock, &mut stdout).await?;
+    let outcome = resolve::run(&client, &ids, &settings, Hooks::default(), &context.clock, &mut stdout).await?;
     if !context.quiet && std::io::stderr().is_terminal() {
         say(&format!("{} tickets in {} requests", grouped(outcome.tickets), grouped(client.ledger().total())));
     }

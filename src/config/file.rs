@@ -15,7 +15,7 @@ use crate::lake::{DEFAULT_GC_AFTER, DEFAULT_KEEP_VERSIONS, MaintainSettings, Ret
 use crate::query::session::QuerySettings;
 use crate::secret::SecretRef;
 
-const KNOWN: [(&str, &[&str]); 6] = [
+const KNOWN: [(&str, &[&str]); 7] = [
     (
         "source",
         &[
@@ -58,6 +58,7 @@ const KNOWN: [(&str, &[&str]); 6] = [
     ("keys", &["root", "restricted", "endpoint", "region", "token", "namespace"]),
     ("policy", &["schemas"]),
     ("query", &["library", "memory", "spill", "temp", "timeout"]),
+    ("resolve", &["access_record", "redact"]),
     ("extract", &["overlap", "index_lag", "concurrency", "small_every", "metrics_file", "commit_rows", "page_size"]),
 ];
 
@@ -265,6 +266,8 @@ impl Settings {
             query,
             extract,
             metrics_file: self.text("extract", "metrics_file")?.map(|path| base.join(path)),
+            access_record: self.switch("resolve", "access_record")?.unwrap_or(true),
+            redact: self.switch("resolve", "redact")?.unwrap_or(false),
             base,
         })
     }
@@ -274,6 +277,17 @@ impl Settings {
             None => Ok(None),
             Some((Value::String(text), _)) => Ok(Some(text.clone())),
             Some(_) => Err(self.wrong(section, key, "must be a text")),
+        }
+    }
+
+    fn switch(&self, section: &'static str, key: &'static str) -> Result<Option<bool>> {
+        match self.values.get(&(section, key)) {
+            None => Ok(None),
+            Some((Value::Boolean(on), _)) => Ok(Some(*on)),
+            Some((Value::String(text), place)) if place == ENVIRONMENT && matches!(text.as_str(), "true" | "false") => {
+                Ok(Some(text == "true"))
+            }
+            Some(_) => Err(self.wrong(section, key, "must be true or false")),
         }
     }
 

@@ -21,6 +21,8 @@ pub enum Endpoint {
     Messages,
     /// Notes of a conversation, `GET /v1/conversations/{id}/notes`.
     Notes,
+    /// Events of a conversation, `GET /v1/conversations/{id}/events`.
+    Events,
     /// Attachments, `GET /v1/conversations/{id}/attachments` and `GET /v1/messages/{id}/attachments/{id}`.
     Attachments,
     /// Users, `GET /v1/users`.
@@ -54,6 +56,7 @@ impl Endpoint {
             Self::Customers => "customers",
             Self::Messages => "messages",
             Self::Notes => "notes",
+            Self::Events => "events",
             Self::Attachments => "attachments",
             Self::Users => "users",
             Self::Teams => "teams",
@@ -82,6 +85,7 @@ impl Endpoint {
             Self::Customers => Some("org.user.customer.read"),
             Self::Messages => Some("org.user.message.read"),
             Self::Notes => Some("org.user.note.read"),
+            Self::Events => Some("org.user.event.read"),
             Self::Attachments => Some("org.user.attachment.read"),
             Self::Users => Some("org.user.user.read"),
             Self::Slas => Some("org.user.sla.read"),
@@ -102,6 +106,7 @@ impl Endpoint {
             Self::Customers => Some("org.permission.customer.read"),
             Self::Messages => Some("org.permission.message.read"),
             Self::Notes => Some("org.permission.note.read"),
+            Self::Events => Some("org.permission.event.read"),
             Self::Attachments => Some("org.permission.attachment.read"),
             Self::Users => Some("org.permission.user.read"),
             Self::Slas => Some("org.permission.sla.read"),

@@ -116,6 +116,8 @@ pub struct Detail {
     pub tags: Option<Vec<Tag>>,
     /// Name and definition (JSON) of the custom attributes that the ticket has.
     pub attributes: Option<Vec<(String, Arc<str>)>>,
+    /// The events' JSON.
+    pub events: Option<Vec<Resource>>,
     /// What is missing.
     pub errors: Vec<PartError>,
 }
@@ -133,6 +135,7 @@ impl Detail {
             attachments: None,
             tags: None,
             attributes: None,
+            events: None,
             errors: Vec::new(),
         }
     }
@@ -170,12 +173,14 @@ impl Detail {
                 Part::Notes => ",\"notes\":",
                 Part::Attachments => ",\"attachments\":",
                 Part::Tags => ",\"tags\":",
+                Part::Events => ",\"events\":",
             });
             match part {
                 Part::Conversation => line.push_str(self.conversation.as_ref().map_or("null", |it| it.json.as_str())),
                 Part::Customer => line.push_str(self.customer.as_ref().map_or("null", |it| it.json.as_str())),
                 Part::Messages => list(line, self.messages.as_deref(), |line, it| line.push_str(&it.json)),
                 Part::Notes => list(line, self.notes.as_deref(), |line, it| line.push_str(&it.json)),
+                Part::Events => list(line, self.events.as_deref(), |line, it| line.push_str(&it.json)),
                 Part::Attachments => list(line, self.attachments.as_deref(), attachment),
                 Part::Tags => list(line, self.tags.as_deref(), tag),
                 Part::Metadata => match &self.attributes {
@@ -293,7 +298,7 @@ mod tests {
         detail.attributes = Some(vec![("xStr".to_owned(), Arc::from(r#"{"type":"string"}"#))]);
         detail.fail(Part::Customer, Failure::Gone);
         let mut line = String::new();
-        detail.write_line(Parts::ALL, "2026-11-22T10:00:00.123456Z".parse().unwrap(), &mut line);
+        detail.write_line(Parts::USUAL, "2026-11-22T10:00:00.123456Z".parse().unwrap(), &mut line);
         assert_eq!(
             line,
             concat!(

@@ -173,8 +173,16 @@ impl<'a, S: Source> Session<'a, S> {
             }
             None
         };
+        let events = async {
+            if parts.contains(Part::Events) && wanted().await {
+                return Some(
+                    self.pages(Endpoint::Events, format!("/v1/conversations/{id}/events?page=1&pageSize=100")).await,
+                );
+            }
+            None
+        };
         let account = async { if parts.need_conversation() { Some(self.account(id, &batch).await) } else { None } };
-        let (account, messages, notes) = join!(account, messages, notes);
+        let (account, messages, notes, events) = join!(account, messages, notes, events);
 
         let mut detail = Detail::new(id);
         match account {
@@ -210,6 +218,14 @@ impl<'a, S: Source> Session<'a, S> {
             }
             if listing.failure.is_none() || listing.pages > 0 {
                 detail.notes = Some(listing.resources);
+            }
+        }
+        if let Some(listing) = events {
+            if let Some(failure) = listing.failure {
+                detail.fail(Part::Events, failure);
+            }
+            if listing.failure.is_none() || listing.pages > 0 {
+                detail.events = Some(listing.resources);
             }
         }
         detail.errors.sort_by_key(|error| error.part);

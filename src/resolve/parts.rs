@@ -24,11 +24,13 @@ pub enum Part {
     Tags,
     /// Definitions of the ticket's custom attributes.
     Metadata,
+    /// The ticket's history, event by event; only when it is asked for by name.
+    Events,
 }
 
 impl Part {
     /// Every part, in the order of the line.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Conversation,
         Self::Customer,
         Self::Messages,
@@ -36,6 +38,7 @@ impl Part {
         Self::Attachments,
         Self::Tags,
         Self::Metadata,
+        Self::Events,
     ];
 
     /// Returns the name that `--only` and a line's `errors` use.
@@ -49,6 +52,7 @@ impl Part {
             Self::Attachments => "attachments",
             Self::Tags => "tags",
             Self::Metadata => "metadata",
+            Self::Events => "events",
         }
     }
 
@@ -80,13 +84,16 @@ impl FromStr for Part {
     }
 }
 
-/// A set of parts, never empty; every part by default.
+/// A set of parts, never empty; all but the events by default, which few need and which cost a request a ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parts(u8);
 
 impl Parts {
     /// Every part.
-    pub const ALL: Self = Self((1 << Part::ALL.len()) - 1);
+    pub const ALL: Self = Self(u8::MAX >> (8 - Part::ALL.len()));
+
+    /// What is asked for when nothing is named: every part but the events.
+    pub const USUAL: Self = Self(Self::ALL.0 & !Part::Events.bit());
 
     /// Tells whether `part` is asked for.
     #[must_use]
@@ -115,7 +122,7 @@ impl Parts {
 
 impl Default for Parts {
     fn default() -> Self {
-        Self::ALL
+        Self::USUAL
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Price {
     pub messages: u64,
     /// Pages of notes.
     pub notes: u64,
+    /// Pages of events.
+    pub events: u64,
     /// Pages of the list of tags, once a run.
     pub tags: u64,
     /// Definitions of custom attributes, once a run.
@@ -33,7 +35,7 @@ impl Price {
     /// Returns the sum of the requests.
     #[must_use]
     pub const fn total(&self) -> u64 {
-        self.conversations + self.customers + self.messages + self.notes + self.tags + self.metadata
+        self.conversations + self.customers + self.messages + self.notes + self.events + self.tags + self.metadata
     }
 
     /// Returns the requests for 100 tickets at this price.
@@ -55,6 +57,7 @@ impl Price {
             ("customers", self.customers),
             ("messages", self.messages),
             ("notes", self.notes),
+            ("events", self.events),
             ("tags", self.tags),
             ("metadata", self.metadata),
         ]
@@ -86,6 +89,7 @@ pub fn estimate(ids: &[ObjectId], parts: Parts) -> Price {
         customers: each(parts.contains(Part::Customer)),
         messages: each(parts.need_messages()),
         notes: each(parts.contains(Part::Notes)),
+        events: each(parts.contains(Part::Events)),
         tags: once(Part::Tags),
         metadata: once(Part::Metadata),
     }
@@ -110,9 +114,9 @@ mod tests {
         ] {
             assert_eq!(estimate(&ids, only.parse().unwrap()).total(), total, "{only}");
         }
-        assert_eq!(estimate(&[], Parts::ALL).total(), 0);
+        assert_eq!(estimate(&[], Parts::USUAL).total(), 0);
         assert_eq!(
-            estimate(&ids, Parts::ALL).to_string(),
+            estimate(&ids, Parts::USUAL).to_string(),
             "304 requests for 100 tickets (304.0 per 100): conversations 2, customers 100, messages 100, notes 100, \
              tags 1, metadata 1"
         );

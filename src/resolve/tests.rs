@@ -165,7 +165,7 @@ impl Source for Fake {
 async fn resolve(source: &Fake, ids: &[ObjectId], settings: &ResolveSettings) -> (Result<Outcome>, String) {
     let clock: SharedClock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
     let mut out = Vec::new();
-    let outcome = run(source, ids, settings, &clock, &mut out).await;
+    let outcome = run(source, ids, settings, Hooks::default(), &clock, &mut out).await;
     (outcome, String::from_utf8(out).unwrap())
 }
 
@@ -461,7 +461,7 @@ async fn one_ticket_takes_two_round_trips_and_a_hundred_take_few() {
     for (count, most) in [(1, 2), (16, 2), (100, 12)] {
         let source = Fake { pages: 1, in_rounds: true, ..Fake::default() };
         let (ids, settings, mut out) = (tickets(count), ResolveSettings::default(), Vec::new());
-        let mut run = std::pin::pin!(run(&source, &ids, &settings, &clock, &mut out));
+        let mut run = std::pin::pin!(run(&source, &ids, &settings, Hooks::default(), &clock, &mut out));
         let mut rounds = 0;
         let outcome = loop {
             if let std::task::Poll::Ready(outcome) = futures::poll!(run.as_mut()) {
@@ -493,7 +493,8 @@ impl io::Write for Head {
 async fn reader_that_leaves_stops_the_spending_without_an_error() {
     let clock: SharedClock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
     let source = Fake { pages: 1, ..Fake::default() };
-    let outcome = run(&source, &tickets(500), &ResolveSettings::default(), &clock, &mut Head(1)).await.unwrap();
+    let outcome =
+        run(&source, &tickets(500), &ResolveSettings::default(), Hooks::default(), &clock, &mut Head(1)).await.unwrap();
     assert!(outcome.reader_left && outcome.is_complete() && outcome.error().is_none());
     assert_eq!(outcome.written, 1);
     assert!(source.sent() < 80, "{}", source.sent());
@@ -512,5 +513,5 @@ fn run_can_be_moved_to_another_thread() {
     let clock: SharedClock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
     let (source, ids, settings) = (Fake::default(), tickets(1), ResolveSettings::default());
     let mut out = Vec::new();
-    movable(run(&source, &ids, &settings, &clock, &mut out));
+    movable(run(&source, &ids, &settings, Hooks::default(), &clock, &mut out));
 }

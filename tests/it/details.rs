@@ -1,6 +1,6 @@
 //! Resolve against the sandbox's own data.
 
-use counterfoil::resolve::{self, ResolveSettings};
+use counterfoil::resolve::{self, Hooks, ResolveSettings};
 use serde_json::{Value, json};
 
 use crate::world::World;
@@ -15,7 +15,8 @@ async fn details_equal_the_source() {
         .map(|number| organisation.conversation(*number)["id"].as_str().unwrap().parse().unwrap())
         .collect();
     let mut out = Vec::new();
-    let outcome = resolve::run(&world.client(), &ids, &ResolveSettings::default(), &world.shared_clock(), &mut out)
+    let settings = ResolveSettings::default();
+    let outcome = resolve::run(&world.client(), &ids, &settings, Hooks::default(), &world.shared_clock(), &mut out)
         .await
         .unwrap();
     assert!(outcome.is_complete(), "{outcome:?}");
