@@ -4,8 +4,9 @@
 //! ids ─▶ fetch (batches, window of tickets side by side) ─▶ detail (one line) ─▶ standard output
 //! ```
 //!
-//! Nothing of a detail is kept: there is no cache, no temporary file and no access to the lake's writer, at most one window of
-//! tickets is in memory, and what is logged or said in an error is ids and counts.
+//! Nothing of a detail is kept: there is no cache, no temporary file and no access to the lake's writer, at most one batch of
+//! tickets is in memory, and what is logged or said in an error is ids and counts. Bodies, resources and lines are cleared
+//! when they are dropped; what the HTTP client, TLS and the JSON reader hold for a moment in buffers of their own is not.
 //!
 //! # The line, version 1
 //!
@@ -23,7 +24,7 @@
 //! * `tags` has the names of the conversation's tag ids, null where the list of tags has none; `attributes` the
 //!   definitions of the custom attributes that the conversation has, as far as they are defined.
 //! * `errors` names each part that is missing, wholly (the part is null) or from some page on (it has what came before).
-//!   `kind` is `gone`, `forbidden`, `unavailable`, `refused` or `unreadable`. A ticket that does not exist has one error, of the
+//!   `kind` is `gone`, `forbidden`, `time-out`, `unavailable`, `refused` or `unreadable`. A ticket that does not exist has one error, of the
 //!   part `conversation`, and nulls.
 //! * A part that was not asked for has no key. Later versions may add keys; a key that changes its meaning raises `version`.
 //!
@@ -44,6 +45,7 @@ use std::sync::Arc;
 
 use futures::future::{BoxFuture, join, ready};
 use futures::{FutureExt, StreamExt, stream};
+use zeroize::Zeroizing;
 
 pub use self::detail::{Detail, Failure, PartError, Tag, VERSION};
 use self::fetch::{End, Session};
@@ -117,6 +119,10 @@ pub struct Outcome {
     pub requests: u64,
     /// Failed parts by part and kind.
     pub failures: BTreeMap<(Part, &'static str), u64>,
+    /// Tickets that were not asked for messages or notes because they said that they had none, where others said so and had some.
+    pub miscounted: u64,
+    /// Whether the source takes several customers in one request, where that was found out; worth to be known next time.
+    pub several_customers: Option<bool>,
     /// Whether `max_requests` ended the run.
     pub limited: bool,
     /// Whether the reader of the lines left before the last one; that is its right and no error.
@@ -127,7 +133,7 @@ impl Outcome {
     /// Tells whether every ticket was delivered whole, as far as the reader wanted them.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.complete == self.written && (self.written == self.tickets || self.reader_left)
+        self.miscounted == 0 && self.complete == self.written && (self.written == self.tickets || self.reader_left)
     }
 
     /// Returns the one error that says what is missing, or `None` when nothing is.
@@ -155,6 +161,13 @@ impl Outcome {
                     .with_hint(
                         "their lines have an error of kind `gone`; the ids may be of another organisation, or deleted",
                     ),
+            );
+        }
+        if self.miscounted > 0 && self.failures.is_empty() {
+            return Some(
+                incomplete("source counts no messages or notes where there are some")
+                    .with_context("tickets not asked", self.miscounted)
+                    .with_hint("resolve with `--only messages,attachments,notes`: then every ticket is asked, whatever it counts"),
             );
         }
         let mut error = incomplete("some parts of tickets could not be read")
@@ -205,17 +218,18 @@ pub async fn run(
 ) -> Result<Outcome> {
     let session = Session::new(source, settings.parts, settings.max_requests);
     let mut outcome = Outcome { tickets: ids.len() as u64, ..Outcome::default() };
-    let mut batch = Arc::new(session.batch(&[]));
+    let mut known = Some(hooks.known);
+    let mut batch = Arc::new(session.batch(&[], None));
     let mut batch_end = 0;
     let tickets = (0..ids.len()).map(|position| {
         if position == batch_end {
             batch_end = ids.len().min(position + session.batch_size());
-            batch = Arc::new(session.batch(&ids[position..batch_end]));
+            batch = Arc::new(session.batch(&ids[position..batch_end], known.take()));
         }
         session.ticket(ids[position], Arc::clone(&batch), position == 0)
     });
     let mut details = stream::iter(tickets).buffered(settings.concurrency.max(1));
-    let mut line = String::new();
+    let mut line = Zeroizing::new(String::new());
     let (mut next, permit) = join(details.next(), hooks.permit).await;
     permit?;
     while let Some(detail) = next {
@@ -231,6 +245,10 @@ pub async fn run(
             tracing::debug!(ticket = %detail.ticket_id, part = %error.part, kind = error.failure.kind(), "part is missing");
         }
         line.clear();
+        // A text that grows would leave what it held so far where it stood.
+        if line.capacity() < detail.line_bytes() {
+            line = Zeroizing::new(String::with_capacity(2 * detail.line_bytes()));
+        }
         detail.write_line(settings.parts, clock.now(), &mut line);
         match out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
             Ok(()) => outcome.add(&detail, settings.parts),
@@ -248,6 +266,8 @@ pub async fn run(
     }
     drop(details);
     outcome.requests = session.requests();
+    outcome.miscounted = session.miscounted();
+    outcome.several_customers = session.several_customers();
     tracing::debug!(
         tickets = outcome.tickets,
         written = outcome.written,

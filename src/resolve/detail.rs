@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::page::{Attachment, Resource};
 use super::parts::{Part, Parts};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::model::ObjectId;
 
 /// Version of the line's shape: a reader refuses a higher one, a writer raises it when a key changes its meaning or goes.
@@ -24,7 +24,9 @@ pub enum Failure {
     Gone,
     /// The credential may not read it.
     Forbidden,
-    /// The source did not answer, also when asked again.
+    /// The source did not answer in time, also when asked again.
+    TimedOut,
+    /// The source did not answer, or failed, also when asked again.
     Unavailable,
     /// The source refuses the request as such.
     Refused,
@@ -45,6 +47,7 @@ impl Failure {
         match self {
             Self::Gone => "gone",
             Self::Forbidden => "forbidden",
+            Self::TimedOut => "time-out",
             Self::Unavailable => "unavailable",
             Self::Refused => "refused",
             Self::Unreadable | Self::Astray | Self::TooLong => "unreadable",
@@ -58,6 +61,7 @@ impl Failure {
         match self {
             Self::Gone => "the source has no such record",
             Self::Forbidden => "the credential may not read it",
+            Self::TimedOut => "the source did not answer in time, also when asked again",
             Self::Unavailable => "the source did not answer, also when asked again",
             Self::Refused => "the source refused the request",
             Self::Unreadable => "the answer cannot be read",
@@ -68,14 +72,30 @@ impl Failure {
     }
 }
 
-impl From<ErrorKind> for Failure {
-    fn from(kind: ErrorKind) -> Self {
-        match kind {
+impl Failure {
+    /// Reads an error of the client.
+    #[must_use]
+    pub fn of(error: &Error) -> Self {
+        let is_late =
+            |(name, value)| matches!((name, value), ("cause", "timed out" | "stalled") | ("status", "408" | "504"));
+        match error.kind() {
             ErrorKind::Denied => Self::Forbidden,
+            ErrorKind::Unavailable if error.context().any(is_late) => Self::TimedOut,
             ErrorKind::Unavailable => Self::Unavailable,
             ErrorKind::Data => Self::Unreadable,
             _ => Self::Refused,
         }
+    }
+
+    /// Tells whether the same request may be answered some other time.
+    #[must_use]
+    pub const fn is_passing(self) -> bool {
+        matches!(self, Self::TimedOut | Self::Unavailable)
+    }
+
+    /// Tells whether other requests are likely to fail alike.
+    pub(super) const fn is_total(self) -> bool {
+        matches!(self, Self::Forbidden) || self.is_passing()
     }
 }
 
@@ -156,6 +176,19 @@ impl Detail {
     #[must_use]
     pub(crate) fn is_stopped(&self) -> bool {
         self.errors.iter().any(|error| error.failure == Failure::Stopped)
+    }
+
+    /// Returns how long the line is at most, about.
+    #[must_use]
+    pub fn line_bytes(&self) -> usize {
+        let one = |resource: &Option<Arc<Resource>>| resource.as_ref().map_or(4, |resource| resource.json.len());
+        let list = |list: &Option<Vec<Resource>>| -> usize { list.iter().flatten().map(|it| it.json.len() + 1).sum() };
+        let files = self.attachments.iter().flatten().map(|file| 200 + file.name.as_ref().map_or(0, |it| 6 * it.len()));
+        let tags = self.tags.iter().flatten().map(|tag| 60 + tag.name.as_ref().map_or(0, |it| 6 * it.len()));
+        let attributes = self.attributes.iter().flatten().map(|(name, json)| 6 * name.len() + json.len() + 8);
+        let lists = [&self.messages, &self.notes, &self.events].map(list).iter().sum::<usize>();
+        let rest = files.sum::<usize>() + tags.sum::<usize>() + attributes.sum::<usize>() + 128 * self.errors.len();
+        512 + one(&self.conversation) + one(&self.customer) + lists + rest
     }
 
     /// Writes the line, its end included, to the end of `line`. Parts that were not asked for have no key, parts that were and

@@ -1,53 +1,57 @@
 //! The requests of one run: conversations by the batch, everything else by the ticket, side by side.
 //!
 //! ```text
-//! ids ─▶ batches of up to 50 ─▶ conversations ─┬▶ customer (once per batch), tags, definitions (once per run)
-//!                                              ├▶ messages, page by page        } not asked of a ticket
-//!                                              └▶ notes, page by page           } that is not there
+//! ids ─▶ batches of up to 100 ─▶ conversations ─┬▶ customers (together, or each once a batch)
+//!                                               ├▶ tags, definitions (once a run)
+//!                                               ├▶ messages, page by page       } not asked of a ticket that is not
+//!                                               └▶ notes and events likewise    } there, or that is known to have none
 //! ```
 //!
-//! * How many ids one request may name is not documented: a batch that is refused is halved, and once both halves are
-//!   answered their size is kept. A silent cap would look like ids that are gone, so an id counts as gone only when it is
-//!   absent from the answer to no more ids than an answer has brought before; otherwise it is asked for again.
 //! * The first ticket's messages and notes are asked for together with its conversation, so that a person who looks at one
 //!   ticket waits for two round trips; later tickets wait for their batch, so that ids that are gone cost nothing more.
-//! * A link to the next page is followed only within the list that it came from: never to another host or endpoint.
+//! * A conversation counts its messages and notes, and most tickets have no notes. Whether a count of zero can be relied on is
+//!   not documented: the first [`ENOUGH_EMPTY`] such tickets are asked all the same, and later one of [`CHECKED_ONE_OF`].
+//!   The first count that is wrong means that all are asked from there on, and that the run cannot say that it is complete.
 //! * A run ends with the source's own error when the first request for conversations is denied or unanswered, when
 //!   nothing at all was answered by the time the first ticket is through, and when many requests fail in a row.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+mod batch;
+mod conversations;
+mod customers;
+mod listing;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use futures::FutureExt;
-use futures::future::{BoxFuture, Shared, join};
 use tokio::join;
 use tokio::sync::OnceCell;
 
+pub(super) use self::batch::Batch;
+use self::batch::Count;
+pub(super) use self::conversations::CONVERSATIONS_PER_REQUEST;
+use self::conversations::SMALLEST_CAP;
+use self::customers::Several;
+pub(super) use self::customers::WORTH_FINDING_OUT;
+use self::listing::Listing;
 use super::detail::{Detail, Failure, Tag};
-use super::page::{Attachment, Page, Resource};
+use super::page::{Page, Resource};
 use super::parts::{Part, Parts};
 use super::source::Source;
 use crate::error::Error;
 use crate::kustomer::Endpoint;
 use crate::model::ObjectId;
 
-/// Ids in the first request for conversations: 1,250 bytes of path, which every server takes.
-pub(super) const CONVERSATIONS_PER_REQUEST: usize = 50;
-
-/// Ids that any server is taken to answer in one request, if it answers several at all.
-const SMALLEST_CAP: usize = 10;
-
-/// Pages of one list that are followed: 10,000 messages.
-const MOST_PAGES: usize = 100;
-
 /// Requests denied or unanswered in a row, each after its own retries, before the run ends: above what one window of tickets has
 /// under way, so that one short outage does not end it.
 const MOST_FAILURES_IN_A_ROW: u32 = 64;
 
-type Found = HashMap<ObjectId, Result<Arc<Resource>, Failure>>;
-type SharedCustomer<'s> = Shared<BoxFuture<'s, Result<Arc<Resource>, Failure>>>;
+/// Tickets without notes (or messages) that are asked for them all the same, to see that the source counts right.
+const ENOUGH_EMPTY: u32 = 8;
+
+/// Of the tickets after those, one of so many is asked.
+const CHECKED_ONE_OF: u32 = 16;
 
 /// One run's view of the source.
 pub(super) struct Session<'a, S> {
@@ -57,6 +61,9 @@ pub(super) struct Session<'a, S> {
     sent_before: u64,
     batch_size: AtomicUsize,
     most_received: AtomicUsize,
+    several: Several,
+    message_counts: Counts,
+    note_counts: Counts,
     state: Mutex<State>,
     tags: OnceCell<Result<HashMap<String, Option<String>>, Failure>>,
     definitions: OnceCell<Result<HashMap<String, Arc<str>>, Failure>>,
@@ -86,19 +93,47 @@ enum Unanswered {
     Failed(Error),
 }
 
-/// Tickets whose conversations are asked for together.
-pub(super) struct Batch<'s> {
-    conversations: Shared<BoxFuture<'s, Arc<Found>>>,
-    customers: Mutex<HashMap<ObjectId, SharedCustomer<'s>>>,
+/// Whether a conversation's count of zero can be relied on.
+#[derive(Debug, Default)]
+struct Counts {
+    /// Tickets that said so and were asked: they had none.
+    right: AtomicU32,
+    /// Tickets that came after those and said so.
+    told_empty: AtomicU32,
+    /// Those of them that were not asked.
+    skipped: AtomicU32,
+    is_wrong: AtomicBool,
 }
 
-/// The pages of one list, as far as they were received.
-#[derive(Default)]
-struct Listing {
-    pages: usize,
-    resources: Vec<Resource>,
-    attachments: Vec<Attachment>,
-    failure: Option<Failure>,
+impl Counts {
+    /// Tells whether a ticket with this count needs not be asked.
+    fn is_enough(&self, told: Option<i64>) -> bool {
+        if told != Some(0) || self.right.load(Ordering::Relaxed) < ENOUGH_EMPTY || self.is_wrong.load(Ordering::Relaxed)
+        {
+            return false;
+        }
+        let is_checked = self.told_empty.fetch_add(1, Ordering::Relaxed) % CHECKED_ONE_OF == CHECKED_ONE_OF - 1;
+        if !is_checked {
+            self.skipped.fetch_add(1, Ordering::Relaxed);
+        }
+        !is_checked
+    }
+
+    fn learn(&self, told: Option<i64>, listing: &Listing) {
+        if told != Some(0) {
+            return;
+        }
+        if listing.is_known_empty() {
+            self.right.fetch_add(1, Ordering::Relaxed);
+        } else if !listing.resources.is_empty() && !self.is_wrong.swap(true, Ordering::Relaxed) {
+            tracing::warn!("source counts none where there are some; every ticket is asked from here on");
+        }
+    }
+
+    /// Returns how many tickets were not asked, when that was wrong.
+    fn missed(&self) -> u64 {
+        if self.is_wrong.load(Ordering::Relaxed) { u64::from(self.skipped.load(Ordering::Relaxed)) } else { 0 }
+    }
 }
 
 /// Names of custom attributes and their definitions, as JSON.
@@ -121,6 +156,9 @@ impl<'a, S: Source> Session<'a, S> {
             sent_before: source.sent(),
             batch_size: AtomicUsize::new(CONVERSATIONS_PER_REQUEST),
             most_received: AtomicUsize::new(SMALLEST_CAP),
+            several: Several::unknown(),
+            message_counts: Counts::default(),
+            note_counts: Counts::default(),
             state: Mutex::default(),
             tags: OnceCell::new(),
             definitions: OnceCell::new(),
@@ -147,42 +185,48 @@ impl<'a, S: Source> Session<'a, S> {
         if state.answered { None } else { state.first_failure.take().map(End::Failed) }
     }
 
-    /// Prepares a batch; nothing is asked before its first ticket needs it.
-    pub(super) fn batch<'s>(&'s self, ids: &[ObjectId]) -> Batch<'s> {
-        let ids = ids.to_vec();
-        let conversations = async move { Arc::new(self.conversations(ids, false).await) }.boxed().shared();
-        Batch { conversations, customers: Mutex::default() }
+    /// Returns how many tickets were taken to have no messages, or no notes, by counts that turned out to be wrong.
+    pub(super) fn miscounted(&self) -> u64 {
+        self.message_counts.missed() + self.note_counts.missed()
+    }
+
+    /// Returns whether the source takes several customers in one request, as far as that was found out.
+    pub(super) fn several_customers(&self) -> Option<bool> {
+        self.several.known()
     }
 
     /// Collects one ticket's details. `eager` asks for messages and notes before it is known that the ticket exists.
     pub(super) async fn ticket<'s>(&'s self, id: ObjectId, batch: Arc<Batch<'s>>, eager: bool) -> Detail {
         let parts = self.parts;
-        let wanted = async || eager || !parts.need_conversation() || batch.has(id).await;
+        // Without a request for the conversation nobody says whether a ticket is there.
+        let known = async |part| {
+            let is_asked = eager || !parts.need_conversation();
+            if is_asked { Count::Told(None) } else { batch.count(id, part).await }
+        };
         let messages = async {
-            if parts.need_messages() && wanted().await {
-                let include = if parts.contains(Part::Attachments) { "include=attachments&" } else { "" };
-                let path = format!("/v1/conversations/{id}/messages?{include}page=1&pageSize=100");
-                return Some(self.pages(Endpoint::Messages, path).await);
-            }
-            None
+            let include = if parts.contains(Part::Attachments) { "include=attachments&" } else { "" };
+            let path = format!("/v1/conversations/{id}/messages?{include}page=1&pageSize=100");
+            self.list(Endpoint::Messages, path, known(Part::Messages).await, Some(&self.message_counts)).await
         };
         let notes = async {
-            if parts.contains(Part::Notes) && wanted().await {
-                let path = format!("/v1/conversations/{id}/notes?page=1&pageSize=100");
-                return Some(self.pages(Endpoint::Notes, path).await);
-            }
-            None
+            let path = format!("/v1/conversations/{id}/notes?page=1&pageSize=100");
+            self.list(Endpoint::Notes, path, known(Part::Notes).await, Some(&self.note_counts)).await
         };
         let events = async {
-            if parts.contains(Part::Events) && wanted().await {
-                return Some(
-                    self.pages(Endpoint::Events, format!("/v1/conversations/{id}/events?page=1&pageSize=100")).await,
-                );
+            let path = format!("/v1/conversations/{id}/events?page=1&pageSize=100");
+            self.list(Endpoint::Events, path, known(Part::Events).await, None).await
+        };
+        let messages = async { if parts.need_messages() { messages.await } else { None } };
+        let notes = async { if parts.contains(Part::Notes) { notes.await } else { None } };
+        let events = async { if parts.contains(Part::Events) { events.await } else { None } };
+        // What is known of the customer is tried while the conversation is on its way.
+        let ahead = async {
+            if eager && parts.contains(Part::Customer) {
+                batch.ahead().await;
             }
-            None
         };
         let account = async { if parts.need_conversation() { Some(self.account(id, &batch).await) } else { None } };
-        let (account, messages, notes, events) = join!(account, messages, notes, events);
+        let (account, messages, notes, events, ()) = join!(account, messages, notes, events, ahead);
 
         let mut detail = Detail::new(id);
         match account {
@@ -201,7 +245,7 @@ impl<'a, S: Source> Session<'a, S> {
         }
         if let Some(listing) = messages {
             let failure = listing.failure;
-            let received = failure.is_none() || listing.pages > 0;
+            let received = listing.is_received();
             for part in [Part::Messages, Part::Attachments].into_iter().filter(|part| parts.contains(*part)) {
                 if let Some(failure) = failure {
                     detail.fail(part, failure);
@@ -216,7 +260,7 @@ impl<'a, S: Source> Session<'a, S> {
             if let Some(failure) = listing.failure {
                 detail.fail(Part::Notes, failure);
             }
-            if listing.failure.is_none() || listing.pages > 0 {
+            if listing.is_received() {
                 detail.notes = Some(listing.resources);
             }
         }
@@ -224,7 +268,7 @@ impl<'a, S: Source> Session<'a, S> {
             if let Some(failure) = listing.failure {
                 detail.fail(Part::Events, failure);
             }
-            if listing.failure.is_none() || listing.pages > 0 {
+            if listing.is_received() {
                 detail.events = Some(listing.resources);
             }
         }
@@ -232,9 +276,21 @@ impl<'a, S: Source> Session<'a, S> {
         detail
     }
 
+    async fn list(&self, endpoint: Endpoint, path: String, count: Count, counts: Option<&Counts>) -> Option<Listing> {
+        let Count::Told(told) = count else { return None };
+        if counts.is_some_and(|counts| counts.is_enough(told)) {
+            return Some(Listing::empty());
+        }
+        let listing = self.pages(endpoint, path).await;
+        if let Some(counts) = counts {
+            counts.learn(told, &listing);
+        }
+        Some(listing)
+    }
+
     async fn account<'s>(&'s self, id: ObjectId, batch: &Batch<'s>) -> Result<Account, Failure> {
         let conversation = batch.conversation(id).await?;
-        let references = conversation.references();
+        let references = &conversation.references;
         let customer = async {
             if !self.parts.contains(Part::Customer) {
                 return None;
@@ -251,107 +307,7 @@ impl<'a, S: Source> Session<'a, S> {
             if self.parts.contains(Part::Metadata) { Some(self.definitions(&references.custom).await) } else { None }
         };
         let (customer, tags, attributes) = join!(customer, tags, attributes);
-        Ok(Account { conversation, customer, tags, attributes })
-    }
-
-    /// Looks conversations up. With `again` they were absent from an answer that brought others.
-    fn conversations(&self, ids: Vec<ObjectId>, again: bool) -> BoxFuture<'_, Found> {
-        async move {
-            let mut path = String::from("/v1/conversations/");
-            for (position, id) in ids.iter().enumerate() {
-                path.push_str(if position == 0 { "" } else { "," });
-                path.push_str(&id.to_string());
-            }
-            let all = |failure: Failure| ids.iter().map(|id| (*id, Err(failure))).collect::<Found>();
-            match self.request(Endpoint::Conversations, &path).await {
-                Err(Unanswered::Ended) => all(Failure::Stopped),
-                Err(Unanswered::Failed(error)) => {
-                    let failure = Failure::from(error.kind());
-                    let total = matches!(failure, Failure::Forbidden | Failure::Unavailable);
-                    if !self.state().conversations_answered && (total || ids.len() == 1) {
-                        self.state().end.get_or_insert(End::Failed(error));
-                        all(Failure::Stopped)
-                    } else if ids.len() > 1 && failure != Failure::Unavailable {
-                        self.halves(&ids, true).await
-                    } else {
-                        all(failure)
-                    }
-                }
-                Ok(None) => {
-                    self.state().conversations_answered = true;
-                    let gone = ids.len() == 1 || (again && self.is_within_cap(&ids));
-                    if gone { all(Failure::Gone) } else { self.halves(&ids, false).await }
-                }
-                Ok(Some(body)) => {
-                    self.state().conversations_answered = true;
-                    let Ok(page) = Page::decode(&body) else { return all(Failure::Unreadable) };
-                    let mut received: HashMap<ObjectId, Resource> = page
-                        .resources
-                        .into_iter()
-                        .filter_map(|resource| {
-                            Some((ObjectId::from_hex(resource.id.as_deref()?.as_bytes())?, resource))
-                        })
-                        .collect();
-                    let mut found = Found::new();
-                    let mut absent = Vec::new();
-                    for id in &ids {
-                        match received.remove(id) {
-                            Some(resource) => drop(found.insert(*id, Ok(Arc::new(resource)))),
-                            None => absent.push(*id),
-                        }
-                    }
-                    let first = found.len();
-                    self.most_received.fetch_max(first, Ordering::Relaxed);
-                    if absent.is_empty() {
-                        return found;
-                    }
-                    if self.is_within_cap(&ids) {
-                        found.extend(absent.into_iter().map(|id| (id, Err(Failure::Gone))));
-                        return found;
-                    }
-                    if found.is_empty() {
-                        return self.halves(&ids, false).await;
-                    }
-                    let second = self.conversations(absent, true).await;
-                    if second.values().any(Result::is_ok) {
-                        self.batch_size.fetch_min(first, Ordering::Relaxed);
-                    }
-                    found.extend(second);
-                    found
-                }
-            }
-        }
-        .boxed()
-    }
-
-    /// Looks up both halves of a batch; `refused` when the batch was refused as such and not for what it names.
-    async fn halves(&self, ids: &[ObjectId], refused: bool) -> Found {
-        let (left, right) = ids.split_at(ids.len() / 2);
-        let left = self.conversations(left.to_vec(), false);
-        let right = self.conversations(right.to_vec(), false);
-        let answered = self.state().conversations_answered;
-        let (mut found, other) = if answered {
-            join(left, right).await
-        } else {
-            // Before the first answer one request at a time: the source may refuse everything.
-            (left.await, right.await)
-        };
-        found.extend(other);
-        if refused && found.values().all(Result::is_ok) {
-            self.batch_size.fetch_min(ids.len().div_ceil(2), Ordering::Relaxed);
-        }
-        found
-    }
-
-    /// Tells whether an answer has brought as many conversations as these before, so that none is cut off in silence.
-    fn is_within_cap(&self, ids: &[ObjectId]) -> bool {
-        ids.len() <= self.most_received.load(Ordering::Relaxed)
-    }
-
-    async fn customer(&self, id: ObjectId) -> Result<Arc<Resource>, Failure> {
-        let body = self.ask(Endpoint::Customers, &format!("/v1/customers/{id}")).await?.ok_or(Failure::Gone)?;
-        let page = Page::decode(&body).map_err(|_| Failure::Unreadable)?;
-        page.resources.into_iter().next().map(Arc::new).ok_or(Failure::Gone)
+        Ok(Account { conversation: Arc::clone(&conversation.resource), customer, tags, attributes })
     }
 
     async fn tags(&self, ids: &[String]) -> (Vec<Tag>, Option<Failure>) {
@@ -386,59 +342,11 @@ impl<'a, S: Source> Session<'a, S> {
         Ok(names.iter().filter_map(|name| Some((name.clone(), Arc::clone(known.get(name)?)))).collect())
     }
 
-    /// Follows a list from its first page to its last. A record that a page repeats, because others moved, is taken once.
-    async fn pages(&self, endpoint: Endpoint, first: String) -> Listing {
-        let mut listing = Listing::default();
-        let mut seen = HashSet::new();
-        let mut files = HashSet::new();
-        let mut path = first.clone();
-        loop {
-            let page = match self.ask(endpoint, &path).await {
-                Ok(Some(body)) => Page::decode(&body).map_err(|_| Failure::Unreadable),
-                Ok(None) => Err(Failure::Gone),
-                Err(failure) => Err(failure),
-            };
-            let page = match page {
-                Ok(page) => page,
-                Err(failure) => {
-                    listing.failure = Some(failure);
-                    return listing;
-                }
-            };
-            listing.pages += 1;
-            let (mut received, mut fresh) = (0, 0);
-            for resource in page.resources {
-                received += 1;
-                if resource.id.as_ref().is_none_or(|id| seen.insert(id.clone())) {
-                    fresh += 1;
-                    listing.resources.push(resource);
-                }
-            }
-            for file in page.attachments {
-                if file.id.as_ref().is_none_or(|id| files.insert(id.clone())) {
-                    listing.attachments.push(file);
-                }
-            }
-            let Some(next) = page.next.filter(|_| received > 0) else { return listing };
-            if listing.pages == MOST_PAGES {
-                listing.failure = Some(Failure::TooLong);
-                return listing;
-            }
-            match next_path(&first, &next) {
-                Some(next) if fresh > 0 && next != path => path = next,
-                _ => {
-                    listing.failure = Some(Failure::Astray);
-                    return listing;
-                }
-            }
-        }
-    }
-
     async fn ask(&self, endpoint: Endpoint, path: &str) -> Result<Option<Bytes>, Failure> {
         self.request(endpoint, path).await.map_err(|unanswered| match unanswered {
             Unanswered::Ended => Failure::Stopped,
             Unanswered::Failed(error) => {
-                let failure = Failure::from(error.kind());
+                let failure = Failure::of(&error);
                 let mut state = self.state();
                 if !state.answered {
                     state.first_failure.get_or_insert(error);
@@ -470,7 +378,7 @@ impl<'a, S: Source> Session<'a, S> {
                 Ok(answer)
             }
             Err(error) => {
-                if matches!(Failure::from(error.kind()), Failure::Forbidden | Failure::Unavailable) {
+                if Failure::of(&error).is_total() {
                     state.failed_in_a_row += 1;
                 }
                 if state.failed_in_a_row >= MOST_FAILURES_IN_A_ROW {
@@ -484,27 +392,6 @@ impl<'a, S: Source> Session<'a, S> {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<'s> Batch<'s> {
-    async fn conversation(&self, id: ObjectId) -> Result<Arc<Resource>, Failure> {
-        let found = self.conversations.clone().await;
-        found.get(&id).cloned().unwrap_or(Err(Failure::Gone))
-    }
-
-    /// Tells whether messages and notes of the ticket are worth a request.
-    async fn has(&self, id: ObjectId) -> bool {
-        !matches!(self.conversation(id).await, Err(Failure::Gone | Failure::Stopped))
-    }
-
-    /// Asks for a customer, or waits for the answer that another ticket of the batch asked for.
-    async fn customer<S: Source>(&self, session: &'s Session<'_, S>, id: ObjectId) -> Result<Arc<Resource>, Failure> {
-        let asked = {
-            let mut customers = self.customers.lock().unwrap_or_else(PoisonError::into_inner);
-            customers.entry(id).or_insert_with(|| session.customer(id).boxed().shared()).clone()
-        };
-        asked.await
     }
 }
 
@@ -526,45 +413,6 @@ impl Account {
             Some(Ok(attributes)) => detail.attributes = Some(attributes),
             Some(Err(failure)) => detail.fail(Part::Metadata, failure),
             None => {}
-        }
-    }
-}
-
-/// Returns the path of the next page when `next` stays within the list that begins at `first`.
-fn next_path(first: &str, next: &str) -> Option<String> {
-    let (list, first_query) = first.split_once('?')?;
-    let (path, query) = next.split_once('?')?;
-    let plain = next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#' && byte != b'\\');
-    if !plain || path.trim_end_matches('/') != list {
-        return None;
-    }
-    // Some links forget what was to be included.
-    let forgotten = first_query.contains("include=") && !query.contains("include=");
-    Some(format!("{list}?{query}{}", if forgotten { "&include=attachments" } else { "" }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn next_page_stays_within_its_list() {
-        let first = "/v1/conversations/a/messages?include=attachments&page=1&pageSize=100";
-        for (next, followed) in [
-            ("/v1/conversations/a/messages?page=2&include=attachments", true),
-            ("/v1/conversations/a/messages/?page=2", true),
-            ("https://evil.example/v1/conversations/a/messages?page=2", false),
-            ("//evil.example/v1/conversations/a/messages?page=2", false),
-            ("/v1/conversations/b/messages?page=2", false),
-            ("/v1/conversations/a/messages/../../b/messages?page=2", false),
-            ("/v1/conversations/a/messages?page=2\r\nx: y", false),
-            ("/v1/conversations/a/messages?page=2#x", false),
-            ("page=2", false),
-            ("", false),
-        ] {
-            let path = next_path(first, next);
-            assert_eq!(path.is_some(), followed, "{next}");
-            assert!(path.is_none_or(|path| path.contains("include=attachments") && path.starts_with("/v1/")), "{next}");
         }
     }
 }

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use zeroize::Zeroize;
 
 use crate::error::{Error, Result};
 
@@ -28,7 +29,8 @@ pub struct Page {
     pub next: Option<String>,
 }
 
-/// One resource object of the source; `Debug` shows its id and size, because it holds what people wrote.
+/// One resource object of the source; `Debug` shows its id and size, because it holds what people wrote, and the text is
+/// cleared when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Resource {
     /// Its id; a few kinds of resources come without.
@@ -37,8 +39,8 @@ pub struct Resource {
     pub json: String,
 }
 
-/// A file at a message: what it is, not where it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A file at a message: what it is, not where it is; its name is cleared when it is dropped.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Attachment {
     /// Its id, from its own link where the item has none.
     pub id: Option<String>,
@@ -63,6 +65,10 @@ pub struct References {
     pub tag_ids: Vec<String>,
     /// Names of its custom attributes.
     pub custom: Vec<String>,
+    /// How many messages it says it has.
+    pub message_count: Option<i64>,
+    /// How many notes it says it has.
+    pub note_count: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -103,6 +109,24 @@ impl fmt::Debug for Resource {
     }
 }
 
+impl fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attachment").field("id", &self.id).field("message_id", &self.message_id).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Resource {
+    fn drop(&mut self) {
+        self.json.zeroize();
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        self.name.zeroize();
+    }
+}
+
 impl Page {
     /// Reads an answer of any endpoint whose resources are passed on: conversations, customers, messages, notes, tags.
     ///
@@ -131,7 +155,7 @@ impl Page {
                     }
                 }
             }
-            page.resources.push(Resource { json: one_line(&without_signed_links(raw, related)), id: head.id });
+            page.resources.push(Resource { json: one_line(without_signed_links(raw, related)), id: head.id });
         }
         Ok(page)
     }
@@ -161,6 +185,10 @@ impl Resource {
             tags: Option<&'a RawValue>,
             #[serde(borrow, default)]
             custom: Option<&'a RawValue>,
+            #[serde(borrow, rename = "messageCount", default)]
+            message_count: Option<&'a RawValue>,
+            #[serde(borrow, rename = "noteCount", default)]
+            note_count: Option<&'a RawValue>,
         }
         #[derive(Deserialize)]
         struct Relationships<'a> {
@@ -176,6 +204,8 @@ impl Resource {
             .and_then(reference);
         References {
             customer_id: customer,
+            message_count: attributes.as_ref().and_then(|attributes| lenient(attributes.message_count?)),
+            note_count: attributes.as_ref().and_then(|attributes| lenient(attributes.note_count?)),
             tag_ids: attributes
                 .as_ref()
                 .and_then(|attributes| lenient::<Vec<Value>>(attributes.tags?))
@@ -214,7 +244,7 @@ impl Resource {
         head.attributes
             .and_then(|raw| lenient::<Attributes<'_>>(raw)?.properties)
             .and_then(lenient::<Entries<Box<RawValue>>>)
-            .map(|entries| entries.0.into_iter().map(|(name, raw)| (name, one_line(raw.get()))).collect())
+            .map(|entries| entries.0.into_iter().map(|(name, raw)| (name, one_line(raw.get().to_owned()))).collect())
             .unwrap_or_default()
     }
 }
@@ -230,9 +260,18 @@ impl Attachment {
             #[serde(borrow, default)]
             message: Option<&'a RawValue>,
         }
-        let attributes: Option<Value> = head.attributes.and_then(lenient);
-        let get = |name: &str| attributes.as_ref().and_then(|attributes| attributes.get(name));
-        let text = |name: &str| get(name).and_then(Value::as_str).map(str::to_owned);
+        #[derive(Deserialize, Default)]
+        struct Attributes<'a> {
+            #[serde(borrow, default)]
+            name: Option<&'a RawValue>,
+            #[serde(borrow, rename = "contentType", default)]
+            content_type: Option<&'a RawValue>,
+            #[serde(borrow, rename = "contentLength", default)]
+            content_length: Option<&'a RawValue>,
+            #[serde(borrow, default)]
+            redacted: Option<&'a RawValue>,
+        }
+        let attributes = head.attributes.and_then(lenient::<Attributes<'_>>).unwrap_or_default();
         let own = links(head.links).own.unwrap_or_default();
         let message = head
             .relationships
@@ -242,10 +281,10 @@ impl Attachment {
         Self {
             id: head.id.clone().or_else(|| segment_after(&own, "attachments")),
             message_id: message,
-            name: text("name"),
-            content_type: text("contentType"),
-            content_length: get("contentLength").and_then(Value::as_u64),
-            redacted: get("redacted").and_then(Value::as_bool),
+            name: attributes.name.and_then(lenient),
+            content_type: attributes.content_type.and_then(lenient),
+            content_length: attributes.content_length.and_then(lenient),
+            redacted: attributes.redacted.and_then(lenient),
         }
     }
 }
@@ -368,8 +407,13 @@ fn drop_absolute_links(value: &mut Value) {
 }
 
 /// Puts JSON on one line: inside of strings a line break is always escaped, so the raw ones stand between tokens.
-fn one_line(json: &str) -> String {
-    if json.contains(['\n', '\r']) { json.replace(['\n', '\r'], " ") } else { json.to_owned() }
+fn one_line(mut json: String) -> String {
+    if !json.contains(['\n', '\r']) {
+        return json;
+    }
+    let line = json.replace(['\n', '\r'], " ");
+    json.zeroize();
+    line
 }
 
 #[cfg(test)]
@@ -453,6 +497,8 @@ mod tests {
                 customer_id: Some("c1".to_owned()),
                 tag_ids: vec!["t1".to_owned(), "t2".to_owned()],
                 custom: vec!["aStr".to_owned(), "bNum".to_owned()],
+                message_count: None,
+                note_count: None,
             }
         );
         let linked = read(r#"{"relationships":{"customer":{"links":{"self":"/v1/customers/c2/"}}}}"#);

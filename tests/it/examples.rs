@@ -221,11 +221,9 @@ fn attachments_decode_without_their_signed_links() {
         redacted: Some(false),
     };
     let first = image("5e0e14c103a4e80018b374aa", "5e0e14a7af4e8c001a084dba", "example.jpg");
-    let outbound = Attachment {
-        message_id: None,
-        content_length: Some(512),
-        ..image("5a4d1a8a6d92880012ad2923", "", "myattachment.jpg")
-    };
+    let mut outbound = image("5a4d1a8a6d92880012ad2923", "", "myattachment.jpg");
+    outbound.message_id = None;
+    outbound.content_length = Some(512);
     for (name, expected) in [
         ("GetAttachmentByMessageAndAttachmentId.response.200.json", vec![first.clone()]),
         ("GetAttachmentsById.response.200.json", vec![outbound]),
