@@ -23,6 +23,7 @@ mod criteria;
 mod customer;
 mod definitions;
 mod dice;
+mod events;
 mod faults;
 mod ids;
 mod json;
@@ -49,14 +50,16 @@ mod words;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-pub use faults::Faults;
+pub use bucket::FileFaults;
+pub use faults::{Fault, Faults};
 pub use organisation::{Organisation, Truth};
 pub use spoil::Spoil;
 pub use throttled::{RateLimitBody, RetryAfter};
@@ -106,6 +109,17 @@ pub enum DeletedById {
     Shown,
 }
 
+/// What hangs on every conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thread {
+    /// Messages, from 1 to 2,000.
+    pub messages: u32,
+    /// Notes, up to 2,000.
+    pub notes: u32,
+    /// Files, spread over the messages, at most 100 on each.
+    pub attachments: u32,
+}
+
 /// How the sandbox behaves and how large its organisation is.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a behaviour of its own")]
@@ -116,6 +130,10 @@ pub struct SandboxSettings {
     pub tickets: u64,
     /// Customers; 0 (the default) is a third of the tickets.
     pub customers: u64,
+    /// What hangs on every conversation; by default that differs, with 6 messages and 2 notes at most.
+    pub thread: Option<Thread>,
+    /// Bytes of every attachment; by default some hundred to some ten thousand.
+    pub attachment_bytes: Option<u64>,
     /// Decides every record; the same seed and start time give the same organisation.
     pub seed: u64,
     /// Requests a minute of the organisation, 1,000 by default as on the Enterprise plan.
@@ -203,6 +221,8 @@ impl Default for SandboxSettings {
             port: 0,
             tickets: 20_000,
             customers: 0,
+            thread: None,
+            attachment_bytes: None,
             seed: 1,
             org_rpm: 1000,
             search_rpm: 100,
@@ -245,11 +265,32 @@ impl Default for SandboxSettings {
     }
 }
 
+impl Thread {
+    /// # Errors
+    ///
+    /// [`Config`](crate::error::ErrorKind::Config) when it is too long for the ids that number its parts.
+    fn check(self, tickets: u64) -> Result<()> {
+        let fits = (1..=2_000).contains(&self.messages) && self.notes <= 2_000;
+        if !fits || self.attachments > self.messages * 100 || tickets > 1 << 22 {
+            return Err(Error::config("the sandbox has no room for such threads")
+                .with_context("tickets", tickets)
+                .with_context("messages", self.messages)
+                .with_context("notes", self.notes)
+                .with_context("attachments", self.attachments)
+                .with_hint(
+                    "1 to 2,000 messages, up to 2,000 notes and 100 files a message, on 4,194,304 tickets at most",
+                ));
+        }
+        Ok(())
+    }
+}
+
 /// A running sandbox; dropping it stops the servers, [`shutdown`](Self::shutdown) also waits for them.
 #[derive(Debug)]
 pub struct Sandbox {
     base_url: String,
     server: Arc<server::Server>,
+    files: Arc<bucket::Files>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -277,6 +318,9 @@ impl Sandbox {
             return Err(Error::config("the sandbox's history reaches back 20 years at most")
                 .with_context("days", settings.history.as_secs() / 86_400));
         }
+        if let Some(thread) = settings.thread {
+            thread.check(settings.tickets)?;
+        }
         let tied: u64 = settings.tie_sizes.iter().copied().map(u64::from).sum();
         if tied > settings.tickets {
             return Err(Error::config("the sandbox has fewer tickets than are to share a time")
@@ -284,21 +328,28 @@ impl Sandbox {
                 .with_context("tied", tied));
         }
         let api = listen(settings.port).await?;
-        let files = listen(0).await?;
+        let listener = listen(0).await?;
         let base_url = url_of(&api)?;
         let organisation = Arc::new(Organisation::new(&settings, clock));
         let signer = Arc::new(bucket::Signer {
-            url: url_of(&files)?,
+            url: url_of(&listener)?,
             ttl_s: i64::try_from(settings.signed_link_ttl.as_secs()).unwrap_or(i64::from(u32::MAX)),
             seed: settings.seed,
         });
         let server = Arc::new(server::Server::new(settings, Arc::clone(&organisation), Arc::clone(&signer)));
+        let files = Arc::new(bucket::Files {
+            organisation,
+            signer,
+            faults: Mutex::default(),
+            requests: AtomicU64::new(0),
+            with_credentials: AtomicU64::new(0),
+        });
         let (stop, stopped) = watch::channel(false);
         let tasks = vec![
             tokio::spawn(serve(api, server::routes(Arc::clone(&server)), stopped.clone())),
-            tokio::spawn(serve(files, bucket::routes(organisation, signer), stopped)),
+            tokio::spawn(serve(listener, bucket::routes(Arc::clone(&files)), stopped)),
         ];
-        Ok(Self { base_url, server, stop, tasks })
+        Ok(Self { base_url, server, files, stop, tasks })
     }
 
     /// Returns where the API listens: `http://127.0.0.1:PORT`.
@@ -309,6 +360,17 @@ impl Sandbox {
     /// Returns where the files of attachments are: `http://127.0.0.1:PORT`, another port.
     pub fn attachments_url(&self) -> &str {
         self.server.attachments_url()
+    }
+
+    /// Sets how the server of files fails from now on.
+    pub fn fail_files(&self, faults: FileFaults) {
+        *self.files.faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
+    }
+
+    /// Returns how many requests the server of files had, and how many of them came with a credential.
+    pub fn file_requests(&self) -> (u64, u64) {
+        let count = |counter: &AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+        (count(&self.files.requests), count(&self.files.with_credentials))
     }
 
     /// Returns the API key that is accepted.
@@ -324,6 +386,17 @@ impl Sandbox {
     /// Sets how many records change just before each answer from now on.
     pub fn set_drift(&self, records: u32) {
         self.server.drift.store(records, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Lets the `n`-th request from now on fail, counted from 0, whatever else happens to requests; the control endpoint's
+    /// do not count.
+    pub fn fail_request(&self, n: u64, fault: Fault) {
+        self.server.plan.of_request(self.server.received() + n, fault);
+    }
+
+    /// Lets every request of a route fail, such as `GET /v1/conversations/{id}/notes`, until it is told otherwise.
+    pub fn fail_route(&self, route: &str, fault: Option<Fault>) {
+        self.server.plan.of_route(route, fault);
     }
 
     /// Returns how many requests came, by route, such as `POST /v1/customers/search`.

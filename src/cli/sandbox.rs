@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::{Context, grouped, interruption, say};
 use crate::error::{Error, Result};
-use crate::sandbox::{IdsOnly, Oversize, RateLimitBody, RateWindow, RetryAfter, Sandbox, SandboxSettings};
+use crate::sandbox::{IdsOnly, Oversize, RateLimitBody, RateWindow, RetryAfter, Sandbox, SandboxSettings, Thread};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum WindowArgument {
@@ -40,6 +40,12 @@ pub(super) struct Arguments {
     /// Tickets of the synthetic organisation
     #[arg(long, default_value_t = 20_000)]
     tickets: u64,
+    /// Messages, notes and files of every ticket, as 2,1,1; by default that differs
+    #[arg(long, value_name = "M,N,F", value_parser = thread_of)]
+    thread: Option<Thread>,
+    /// Accept several customers in one request, which is not documented
+    #[arg(long)]
+    several_customers: bool,
     /// Seed of the organisation: the same seed, the same records
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -108,6 +114,15 @@ pub(super) struct Arguments {
     faults: String,
 }
 
+/// Reads three numbers with commas between them.
+fn thread_of(text: &str) -> std::result::Result<Thread, String> {
+    let numbers: std::result::Result<Vec<u32>, _> = text.split(',').map(|part| part.trim().parse()).collect();
+    match numbers.as_deref() {
+        Ok(&[messages, notes, attachments]) => Ok(Thread { messages, notes, attachments }),
+        _ => Err("three numbers with commas between them are expected".to_owned()),
+    }
+}
+
 pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<()> {
     if arguments.tickets == 0 {
         return Err(Error::config("an organisation has at least one ticket").with_context("--tickets", 0));
@@ -116,6 +131,8 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<()> 
         port: arguments.port,
         tickets: arguments.tickets,
         customers: (arguments.tickets / 3).max(1),
+        thread: arguments.thread,
+        several_customers: arguments.several_customers,
         seed: arguments.seed,
         org_rpm: arguments.rpm,
         search_rpm: arguments.search_rpm,

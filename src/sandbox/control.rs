@@ -4,6 +4,7 @@
 //! GET  /sandbox/state
 //! GET  /sandbox/requests                            what came, by this server's clock
 //! POST /sandbox/requests/reset
+//! POST /sandbox/fail     {"request": N} or {"route": ROUTE}, "fault": FAULT; the N-th from now on, or all of a route; null heals it
 //! POST /sandbox/touch    {"count": N} or {"ids": […]}
 //! POST /sandbox/delete   {"count": N} or {"ids": […]}
 //! POST /sandbox/merge    {"from": ID, "into": ID, "moves_updated_at": true or false}, customers
@@ -44,6 +45,18 @@ fn outcome(server: &Server, method: &str, path: &str, body: &[u8]) -> Result<Val
         ("GET", "/sandbox/requests") => server.meter.traffic().json(),
         ("POST", "/sandbox/requests/reset") => {
             server.meter.reset();
+            json!({})
+        }
+        ("POST", "/sandbox/fail") => {
+            let fault = body["fault"].as_str().map(str::parse).transpose();
+            let fault = fault.map_err(|error: Error| Refusal::bad_request(error.to_string()).about("fault"))?;
+            match (&body["request"], &body["route"], fault) {
+                (Value::Number(number), _, Some(fault)) if number.is_u64() => {
+                    server.plan.of_request(server.received() + number.as_u64().unwrap_or_default(), fault);
+                }
+                (_, Value::String(route), fault) => server.plan.of_route(route, fault),
+                _ => return Err(Refusal::bad_request("Give a request's number or a route, and a fault.")),
+            }
             json!({})
         }
         ("POST", "/sandbox/touch") => {

@@ -1,13 +1,15 @@
 //! Failures on purpose: each request may fail in one of several ways, decided by the seed and the number of the request.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 
 use super::dice::hash;
 use crate::error::{Error, Result};
 
 /// A way to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub enum Fault {
     /// Answer with this status instead of the real one.
     Status(u16),
     /// Drop the connection in the answer.
@@ -32,12 +34,7 @@ pub(super) enum Fault {
     RetryAtOnce,
 }
 
-const NAMES: [(&str, Fault); 15] = [
-    ("500", Fault::Status(500)),
-    ("502", Fault::Status(502)),
-    ("503", Fault::Status(503)),
-    ("504", Fault::Status(504)),
-    ("429", Fault::Status(429)),
+const NAMES: [(&str, Fault); 10] = [
     ("reset", Fault::Reset),
     ("truncate", Fault::Truncate),
     ("empty", Fault::Empty),
@@ -51,7 +48,7 @@ const NAMES: [(&str, Fault); 15] = [
 ];
 
 /// Ways to fail with the share of requests that each befalls; by default none.
-/// Written as `500:0.01,reset:0.005`: statuses 500, 502, 503, 504 and 429, and `reset`, `truncate`, `empty`, `timed_out`, `slow`,
+/// Written as `500:0.01,reset:0.005`: a status from 400 to 599, and `reset`, `truncate`, `empty`, `timed_out`, `slow`,
 /// `garbled`, `html`, `stall`, `short`, `retry_at_once`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Faults(Vec<(Fault, f64)>);
@@ -70,12 +67,53 @@ impl Faults {
     }
 }
 
+/// Failures of requests and routes that were named one by one.
+#[derive(Debug, Default)]
+pub(super) struct Plan(Mutex<(BTreeMap<u64, Fault>, BTreeMap<String, Fault>)>);
+
+impl Plan {
+    /// Lets request `number` fail.
+    pub(super) fn of_request(&self, number: u64, fault: Fault) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.insert(number, fault);
+    }
+
+    /// Lets all requests of a route fail, or none of them.
+    pub(super) fn of_route(&self, route: &str, fault: Option<Fault>) {
+        let mut plan = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match fault {
+            Some(fault) => plan.1.insert(route.to_owned(), fault),
+            None => plan.1.remove(route),
+        };
+    }
+
+    /// Returns how a request is to fail, if it is.
+    pub(super) fn take(&self, number: u64, route: &str) -> Option<Fault> {
+        let mut plan = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        plan.0.remove(&number).or_else(|| plan.1.get(route).copied())
+    }
+}
+
+impl FromStr for Fault {
+    type Err = Error;
+
+    /// Reads a name, or a status from 400 to 599.
+    fn from_str(name: &str) -> Result<Self> {
+        let names = || NAMES.map(|(name, _)| name).join(", ");
+        let named = NAMES.iter().find(|(known, _)| *known == name).map(|(_, fault)| *fault);
+        let status = || name.parse().ok().filter(|status| (400..600).contains(status)).map(Self::Status);
+        named.or_else(status).ok_or_else(|| {
+            Error::config("unknown fault")
+                .with_context("fault", name)
+                .with_hint(format!("known are the statuses from 400 to 599, {}", names()))
+        })
+    }
+}
+
 impl FromStr for Faults {
     type Err = Error;
 
     /// Reads `NAME:SHARE` pairs with commas between them; an empty text is no faults.
     fn from_str(text: &str) -> Result<Self> {
-        let names = || NAMES.map(|(name, _)| name).join(", ");
         let mut faults = Vec::new();
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let (name, share) = part.split_once(':').ok_or_else(|| {
@@ -83,16 +121,14 @@ impl FromStr for Faults {
                     .with_context("fault", part)
                     .with_hint("write it as NAME:SHARE, for example 500:0.01")
             })?;
-            let (_, fault) = NAMES.iter().find(|(known, _)| *known == name.trim()).ok_or_else(|| {
-                Error::config("unknown fault").with_context("fault", name).with_hint(format!("known are {}", names()))
-            })?;
+            let fault: Fault = name.trim().parse()?;
             let value: f64 =
                 share.trim().parse().ok().filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| {
                     Error::config("the share of a fault must be from 0 to 1")
                         .with_context("fault", name)
                         .with_context("share", share)
                 })?;
-            faults.push((*fault, value));
+            faults.push((fault, value));
         }
         let sum: f64 = faults.iter().map(|(_, share)| share).sum();
         if sum > 1.0 + 1e-9 {

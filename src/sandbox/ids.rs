@@ -9,6 +9,7 @@
 //!
 //! Within a kind, ids order by creation and then by number, as real ones do.
 
+use super::Thread;
 use super::dice::hash;
 use crate::model::ObjectId;
 
@@ -37,6 +38,7 @@ pub(super) enum Kind {
     Time,
     Schedule,
     Holiday,
+    Event,
 }
 
 /// Makes and reads ids.
@@ -46,6 +48,10 @@ pub(super) struct Namer {
     pub(super) seed: u64,
     /// When the organisation was founded, in ms since 1970.
     pub(super) founded: i64,
+    /// What hangs on every conversation, where a setting says so.
+    pub(super) thread: Option<Thread>,
+    /// The length of every file, where a setting says so.
+    pub(super) attachment_bytes: Option<u64>,
 }
 
 impl Namer {
@@ -67,6 +73,49 @@ impl Namer {
         let mut number = [0; 8];
         number[3..].copy_from_slice(&bytes[7..]);
         Some(u64::from_be_bytes(number))
+    }
+
+    /// Returns how many bits of a number tell the messages of a conversation apart, the files of a message, its notes and
+    /// its events. Where all conversations are as long as a setting says, fewer of them have room.
+    const fn places(&self) -> [u32; 4] {
+        if self.thread.is_some() { [11, 7, 11, 13] } else { [3, 3, 2, 6] }
+    }
+
+    /// Returns the number of a message among all.
+    pub(super) const fn message_key(&self, ticket: u64, message: u32) -> u64 {
+        ticket << self.places()[0] | message as u64
+    }
+
+    /// Returns the conversation and the place in it of a message.
+    pub(super) const fn message_place(&self, key: u64) -> (u64, u32) {
+        let bits = self.places()[0];
+        (key >> bits, (key & ((1 << bits) - 1)) as u32)
+    }
+
+    /// Returns the number of a file among all.
+    pub(super) const fn file_key(&self, ticket: u64, message: u32, file: u64) -> u64 {
+        self.message_key(ticket, message) << self.places()[1] | file
+    }
+
+    /// Returns the number of the message that a file is on.
+    pub(super) const fn message_of_file(&self, key: u64) -> u64 {
+        key >> self.places()[1]
+    }
+
+    /// Returns the number of a note among all.
+    pub(super) const fn note_key(&self, ticket: u64, note: u32) -> u64 {
+        ticket << self.places()[2] | note as u64
+    }
+
+    /// Returns the conversation and the place in it of a note.
+    pub(super) const fn note_place(&self, key: u64) -> (u64, u32) {
+        let bits = self.places()[2];
+        (key >> bits, (key & ((1 << bits) - 1)) as u32)
+    }
+
+    /// Returns the number of an event among all.
+    pub(super) const fn event_key(&self, ticket: u64, event: u64) -> u64 {
+        ticket << self.places()[3] | event
     }
 
     /// Returns the organisation's id.

@@ -120,7 +120,12 @@ impl Organisation {
         let end = clock.now().as_millisecond() - quarter_hour;
         let start = end - ms(settings.history).max(3_600_000);
         let seed = settings.seed;
-        let namer = Namer { seed, founded: start - 1500 * 86_400_000 };
+        let namer = Namer {
+            seed,
+            founded: start - 1500 * 86_400_000,
+            thread: settings.thread,
+            attachment_bytes: settings.attachment_bytes,
+        };
         let mut weight_before = [0; 65];
         for (place, weight) in WEIGHTS.iter().enumerate() {
             weight_before[place + 1] = weight_before[place] + weight;

@@ -3,7 +3,7 @@
 //! They are rolled from a sequence of their own, so that the attributes which most records have stay as they are.
 
 use super::dice::Dice;
-use super::ids::Kind;
+use super::ids::{Kind, Namer};
 use super::json::Json;
 use super::organisation::View;
 use super::ticket::Ticket;
@@ -144,8 +144,8 @@ fn write_satisfaction(view: &View<'_>, owned: &[u64], updated: i64, json: &mut J
 }
 
 /// Tells whether message `number` of a conversation was redacted by an agent.
-pub(super) fn is_redacted(seed: u64, ticket: &Ticket, number: u32) -> bool {
-    Dice::new(seed, TICKET ^ 1, ticket.index << 3 | u64::from(number)).chance(2)
+pub(super) fn is_redacted(namer: &Namer, ticket: &Ticket, number: u32) -> bool {
+    Dice::new(namer.seed, TICKET ^ 1, namer.message_key(ticket.index, number)).chance(2)
 }
 
 #[cfg(test)]

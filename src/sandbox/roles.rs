@@ -8,6 +8,7 @@ use super::routes::Route;
 const SEARCH: &str = "org.user.search.read";
 const CONVERSATION: &str = "org.user.conversation.read";
 const MESSAGE: &str = "org.user.message.read";
+const EVENT: &str = "org.user.event.read";
 const NOTE: &str = "org.user.note.read";
 const ATTACHMENT: &str = "org.user.attachment.read";
 const CUSTOMER: &str = "org.user.customer.read";
@@ -21,8 +22,23 @@ const SLA: &str = "org.user.sla.read";
 const SCHEDULE: &str = "org.user.schedule.read";
 
 /// Every role that an endpoint needs.
-pub(super) const ALL: [&str; 14] =
-    [SEARCH, CONVERSATION, MESSAGE, NOTE, ATTACHMENT, CUSTOMER, METADATA, USER, TEAM, TAG, QUEUE, BRAND, SLA, SCHEDULE];
+pub(super) const ALL: [&str; 15] = [
+    SEARCH,
+    CONVERSATION,
+    MESSAGE,
+    EVENT,
+    NOTE,
+    ATTACHMENT,
+    CUSTOMER,
+    METADATA,
+    USER,
+    TEAM,
+    TAG,
+    QUEUE,
+    BRAND,
+    SLA,
+    SCHEDULE,
+];
 
 /// Returns the role that a route needs; any valid token may ask who it is.
 pub(super) const fn needed(route: Route) -> Option<&'static str> {
@@ -35,6 +51,7 @@ pub(super) const fn needed(route: Route) -> Option<&'static str> {
         | Route::ConversationTime
         | Route::CustomerConversations => CONVERSATION,
         Route::ConversationMessages | Route::CustomerMessages | Route::Message => MESSAGE,
+        Route::ConversationEvents => EVENT,
         Route::ConversationNotes | Route::Note => NOTE,
         Route::ConversationAttachments | Route::MessageAttachment | Route::Attachments => ATTACHMENT,
         Route::Customers | Route::Customer | Route::CustomerMerges | Route::CustomerMerge => CUSTOMER,

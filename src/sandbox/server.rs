@@ -15,7 +15,7 @@ use super::access::{Access, Caller, Login};
 use super::answers;
 use super::bucket::Signer;
 use super::control;
-use super::faults::Fault;
+use super::faults::{Fault, Plan};
 use super::limits::{Limits, Standing};
 use super::lists::{Manner, Query};
 use super::organisation::Organisation;
@@ -41,6 +41,7 @@ pub(super) struct Server {
     limits: Limits,
     pub(super) meter: Meter,
     number: AtomicU64,
+    pub(super) plan: Plan,
     /// Records that change at each request.
     pub(super) drift: AtomicU32,
 }
@@ -119,6 +120,7 @@ impl Server {
             limits: Limits::new(settings.org_rpm, settings.search_rpm, settings.window, settings.window_phase),
             meter: Meter::default(),
             number: AtomicU64::new(0),
+            plan: Plan::default(),
             drift: AtomicU32::new(settings.drift),
         }
     }
@@ -135,6 +137,11 @@ impl Server {
         &self.organisation
     }
 
+    /// Returns how many requests came to known routes.
+    pub(super) fn received(&self) -> u64 {
+        self.number.load(Ordering::Relaxed)
+    }
+
     /// Answers one request of the API.
     fn answer(&self, parts: &Parts, body: &[u8]) -> Reply {
         let path = trimmed(parts.uri.path());
@@ -146,11 +153,11 @@ impl Server {
             fault: None,
         };
         let now_ms = self.organisation.now_ms();
-        let (route, values) = match routes::find(&parts.method, path) {
+        let (route, name, values) = match routes::find(&parts.method, path) {
             Outcome::Found { route, pattern, values } => {
                 let name = format!("{} {}", parts.method, pattern.replacen("{}", "{id}", 2));
-                self.note(parts, name, route.is_search(), now_ms);
-                (route, values)
+                self.note(parts, name.clone(), route.is_search(), now_ms);
+                (route, name, values)
             }
             Outcome::WrongMethod => {
                 self.note(parts, "wrong method".to_owned(), false, now_ms);
@@ -175,9 +182,17 @@ impl Server {
         if standing.exceeded {
             return refuse(&Refusal::new(429, "rate_limit_exceeded", "Rate limit exceeded."), Some(standing));
         }
-        let fault = self.settings.faults.of_request(self.settings.seed, number);
+        let planned = self.plan.take(number, &name);
+        let fault = planned.or_else(|| self.settings.faults.of_request(self.settings.seed, number));
         if let Some(Fault::Status(status)) = fault {
-            let code = if status == 429 { "rate_limit_exceeded" } else { "server_error" };
+            let code = match status {
+                401 => "unauthorized",
+                403 => "forbidden",
+                404 => "not_found",
+                429 => "rate_limit_exceeded",
+                400..500 => "bad_request",
+                _ => "server_error",
+            };
             return refuse(&Refusal::new(status, code, "Something went wrong."), Some(standing));
         }
         if fault == Some(Fault::RetryAtOnce) {
@@ -250,6 +265,7 @@ async fn serve(State(server): State<Arc<Server>>, request: Request) -> Response<
         return sent(413, refusal.body(json_api).to_string().into_bytes().into(), None);
     };
     let control = path.starts_with("/sandbox/");
+    let chain = if control { 0 } else { server.meter.began() };
     let asked = Arc::clone(&server);
     // Pages of hundreds of records take milliseconds: they must not hold up the runtime's other tasks.
     let work = move || {
@@ -268,6 +284,7 @@ async fn serve(State(server): State<Arc<Server>>, request: Request) -> Response<
         if !server.settings.latency.is_zero() {
             server.organisation.sleep(server.settings.latency).await;
         }
+        server.meter.ended(chain);
     }
     match reply.fault {
         Some(Fault::Reset) => {

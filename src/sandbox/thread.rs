@@ -26,13 +26,9 @@ impl Attachment {
         format!("/kustomer-prod1-attachments/attachments/{org}/{}-{}", self.id, self.name)
     }
 
-    /// Returns the file's bytes, which are the same each time.
-    pub(super) fn content(&self) -> Vec<u8> {
-        let seed = hash(0, 0x6669_6c65, self.length);
-        (0..self.length.div_ceil(8))
-            .flat_map(|word| hash(seed, 1, word).to_be_bytes())
-            .take(self.length as usize)
-            .collect()
+    /// Returns what decides the file's bytes, see [`content`].
+    pub(super) fn seed(&self) -> u64 {
+        hash(0, 0x6669_6c65, self.length)
     }
 
     /// Writes the object, with its id or (as lists of a conversation do) without.
@@ -50,25 +46,37 @@ impl Attachment {
     }
 }
 
+/// Returns the bytes of a file from one place to another, which are the same each time.
+pub(super) fn content(seed: u64, from: u64, end: u64) -> Vec<u8> {
+    (from / 8..end.div_ceil(8))
+        .flat_map(|word| hash(seed, 1, word).to_be_bytes())
+        .skip((from % 8) as usize)
+        .take((end - from) as usize)
+        .collect()
+}
+
 /// Returns the attachments of message `number`.
 pub(super) fn attachments(namer: &Namer, ticket: &Ticket, number: u32) -> Vec<Attachment> {
-    let mut dice = Dice::new(namer.seed, 0x6174_7461, ticket.index << 3 | u64::from(number));
-    let count = match dice.below(100) {
+    let mut dice = Dice::new(namer.seed, 0x6174_7461, namer.message_key(ticket.index, number));
+    let rolled = match dice.below(100) {
         0..=15 => 1,
         16..=20 => 2,
         _ => 0,
     };
+    let count = namer.thread.map_or(rolled, |thread| {
+        u64::from(thread.attachments / thread.messages + u32::from(number < thread.attachments % thread.messages))
+    });
     (0..count)
         .map(|place| {
             let (ending, content_type) =
                 dice.pick(&[("jpg", "image/jpeg"), ("png", "image/png"), ("pdf", "application/pdf")]);
-            let key = ticket.index << 6 | u64::from(number) << 3 | place;
+            let key = namer.file_key(ticket.index, number, place);
             Attachment {
                 id: namer.id(Kind::Attachment, key, ticket.sent_at(number)),
                 message: ticket.message_id(namer, number),
                 name: format!("receipt-{}-{place}.{ending}", ticket.order(namer.seed)),
                 content_type,
-                length: dice.between(200, 40_000),
+                length: namer.attachment_bytes.unwrap_or(dice.between(200, 40_000)),
                 redacted: dice.chance(3),
             }
         })
@@ -79,8 +87,8 @@ pub(super) fn attachments(namer: &Namer, ticket: &Ticket, number: u32) -> Vec<At
 pub(super) fn locate(view: &View<'_>, kind: Kind, id: ObjectId) -> Option<(Ticket, u32)> {
     let org = view.org();
     let key = org.namer.number(kind, id)?;
-    let key = if kind == Kind::Attachment { key >> 3 } else { key };
-    let (index, number) = (key >> 3, (key & 7) as u32);
+    let key = if kind == Kind::Attachment { org.namer.message_of_file(key) } else { key };
+    let (index, number) = org.namer.message_place(key);
     if index >= org.tickets() {
         return None;
     }
@@ -92,7 +100,7 @@ pub(super) fn locate(view: &View<'_>, kind: Kind, id: ObjectId) -> Option<(Ticke
 pub(super) fn locate_note(view: &View<'_>, id: ObjectId) -> Option<(Ticket, u32)> {
     let org = view.org();
     let key = org.namer.number(Kind::Note, id)?;
-    let (index, number) = (key >> 2, (key & 3) as u32);
+    let (index, number) = org.namer.note_place(key);
     if index >= org.tickets() {
         return None;
     }
@@ -102,16 +110,16 @@ pub(super) fn locate_note(view: &View<'_>, id: ObjectId) -> Option<(Ticket, u32)
 }
 
 fn note_at(ticket: &Ticket, number: u32) -> i64 {
-    ticket.created + (ticket.settled - ticket.created) * i64::from(number + 1) / 4
+    ticket.created + (ticket.settled - ticket.created) * i64::from(number + 1) / i64::from(ticket.notes.max(3) + 1)
 }
 
 fn note_id(namer: &Namer, ticket: &Ticket, number: u32) -> ObjectId {
-    namer.id(Kind::Note, ticket.index << 2 | u64::from(number), note_at(ticket, number))
+    namer.id(Kind::Note, namer.note_key(ticket.index, number), note_at(ticket, number))
 }
 
 /// Returns the text of message `number`, with personal values in some.
 pub(super) fn message_text(namer: &Namer, ticket: &Ticket, number: u32) -> String {
-    let mut dice = Dice::new(namer.seed, 0x7465_7874, ticket.index << 3 | u64::from(number));
+    let mut dice = Dice::new(namer.seed, 0x7465_7874, namer.message_key(ticket.index, number));
     let name = customer::name(namer.seed, ticket.customer);
     if ticket.is_outbound(number) {
         return format!("Dear {name},\n{} (order {})", dice.pick(words::ANSWERS), ticket.order(namer.seed));
@@ -130,7 +138,7 @@ pub(super) fn write_message(view: &View<'_>, ticket: &Ticket, number: u32, inclu
     let org = view.org();
     let namer = &org.namer;
     let seed = namer.seed;
-    let mut dice = Dice::new(seed, 0x6d65_7373, ticket.index << 3 | u64::from(number));
+    let mut dice = Dice::new(seed, 0x6d65_7373, namer.message_key(ticket.index, number));
     let id = ticket.message_id(namer, number);
     let outbound = ticket.is_outbound(number);
     let sent = ticket.sent_at(number);
@@ -161,9 +169,10 @@ pub(super) fn write_message(view: &View<'_>, ticket: &Ticket, number: u32, inclu
     let (from, to) =
         if outbound { ("support@desk.example", mail.as_str()) } else { (mail.as_str(), "support@desk.example") };
     json.object("meta").text("from", from);
-    match (ticket.index + u64::from(number)) % 3 {
+    match (ticket.index + u64::from(number)) % 4 {
         0 => json.list("to").open().text("email", to).end_object().end_list(),
         1 => json.object("to").text("email", to).end_object(),
+        2 => json.list("to").item_text(to).end_list(),
         _ => json.text("to", to),
     };
     json.raw("cc", "[]");
@@ -181,7 +190,7 @@ pub(super) fn write_message(view: &View<'_>, ticket: &Ticket, number: u32, inclu
     json.flag("auto", outbound && dice.chance(5)).time("sentAt", sent).time("createdAt", sent + 140);
     json.time("updatedAt", sent + 900)
         .time("modifiedAt", sent + 900)
-        .flag("redacted", rare::is_redacted(seed, ticket, number))
+        .flag("redacted", rare::is_redacted(namer, ticket, number))
         .int("rev", 1);
     json.raw("reactions", "[]")
         .raw("intentDetections", "[]")
@@ -213,7 +222,7 @@ pub(super) fn write_message(view: &View<'_>, ticket: &Ticket, number: u32, inclu
 pub(super) fn write_note(view: &View<'_>, ticket: &Ticket, number: u32, json: &mut Json) {
     let org = view.org();
     let namer = &org.namer;
-    let mut dice = Dice::new(namer.seed, 0x6e6f_7465, ticket.index << 2 | u64::from(number));
+    let mut dice = Dice::new(namer.seed, 0x6e6f_7465, namer.note_key(ticket.index, number));
     let at = note_at(ticket, number);
     let id = note_id(namer, ticket, number);
     let body = format!("{} {}", dice.pick(words::NOTES), customer::name(namer.seed, ticket.customer));

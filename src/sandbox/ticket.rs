@@ -107,7 +107,8 @@ impl Ticket {
         let base = settled_status(org.namer.seed, index, org.tickets());
         let status = state.map_or(base, |state| state.status);
         let inbound = !dice.chance(12);
-        let messages = dice.between(1, 6) as u32;
+        let rolled = dice.between(1, 6) as u32;
+        let messages = org.namer.thread.map_or(rolled, |thread| thread.messages);
         let reopens = if base == Status::Done && !dice.chance(if vip { 45 } else { 75 })
             || dice.chance(if vip { 30 } else { 6 })
         {
@@ -135,6 +136,7 @@ impl Ticket {
         });
         let channels = if dice.chance(70) { &words::CHANNELS[..3] } else { words::CHANNELS };
         let channel = dice.pick(channels);
+        let thread = org.namer.thread;
         Self {
             index,
             id: org.namer.id(Kind::Ticket, index, created),
@@ -156,7 +158,10 @@ impl Ticket {
             team,
             agent,
             messages,
-            notes: dice.below(3) as u32,
+            notes: {
+                let rolled = dice.below(3) as u32;
+                thread.map_or(rolled, |thread| thread.notes)
+            },
             reopens: reopens + state.map_or(0, |state| state.reopens),
             dones: u32::from(base == Status::Done) + reopens + state.map_or(0, |state| state.dones),
             snoozes: if base == Status::Snoozed { 1 } else { dice.below(9) as u32 / 7 },
@@ -247,7 +252,7 @@ impl Ticket {
 
     /// Returns the id of message `number`.
     pub(super) fn message_id(&self, namer: &Namer, number: u32) -> ObjectId {
-        namer.id(Kind::Message, self.index << 3 | u64::from(number), self.sent_at(number))
+        namer.id(Kind::Message, namer.message_key(self.index, number), self.sent_at(number))
     }
 
     /// Returns the remark in a custom attribute, with personal values, where the conversation has one.

@@ -41,6 +41,9 @@ pub struct Traffic {
     pub statuses: BTreeMap<u16, u64>,
     /// Requests and searches by minute, in minutes since 1970.
     pub minutes: BTreeMap<i64, (u64, u64)>,
+    /// The longest chain of requests each of which came after the answer to the one before had been sent: round trips that
+    /// cannot have been side by side.
+    pub rounds: u32,
 }
 
 impl Traffic {
@@ -57,6 +60,7 @@ impl Traffic {
                 "most_searches_in_a_minute": counted.most_searches_in_a_minute})
         };
         let mut value = counted(&self.all);
+        value["rounds"] = self.rounds.into();
         value["refused"] = self.refused().into();
         value["agents"] = self.agents.iter().map(|(agent, one)| (agent.clone(), counted(one))).collect();
         value["routes"] = json!(self.routes);
@@ -104,6 +108,8 @@ struct Counts {
     all: Tally,
     agents: BTreeMap<String, Tally>,
     rest: Traffic,
+    /// The longest chain that ends in an answer.
+    ended: u32,
 }
 
 /// Counts what comes and goes.
@@ -129,6 +135,21 @@ impl Meter {
         let minute = counts.rest.minutes.entry(at.div_euclid(WINDOW_MS)).or_default();
         *minute = (minute.0 + 1, minute.1 + u64::from(is_search));
         *counts.rest.routes.entry(route).or_default() += 1;
+    }
+
+    /// Returns the length of the chain of requests that ends in the one that comes now.
+    pub(super) fn began(&self) -> u32 {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let chain = counts.ended + 1;
+        counts.rest.rounds = counts.rest.rounds.max(chain);
+        chain
+    }
+
+    /// Counts an answer that is about to be sent to the last request of a chain.
+    pub(super) fn ended(&self, chain: u32) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A reset may have come between: then it is a chain of the time before.
+        counts.ended = counts.ended.max(chain.min(counts.rest.rounds));
     }
 
     /// Counts an answer.
