@@ -38,7 +38,8 @@ pub struct Config {
     /// What an extract does for the lake at its end, when it is due; `None` when `[lake] maintain = "off"`. Default "auto": files
     /// stay few and queries quick without anybody's doing; off leaves it to `counterfoil lake compact`.
     pub maintain: Option<MaintainSettings>,
-    /// What is kept for how long: `[lake] keep_history`, `keep_tickets`, `keep_lists`, `keep_versions`.
+    /// What is kept for how long: `[lake] keep_history`, `keep_tickets`, `keep_lists`,
+    /// `keep_accesses`, `keep_versions`.
     pub retain: RetainSettings,
     /// How old an object that nothing names has to be before it is deleted. Default 24 hours, an hour at least; it must be
     /// longer than any run takes from putting a file to committing it.

@@ -292,7 +292,7 @@ impl Run<'_> {
         let mut definitions = Definitions::default();
         for (stream, table) in &manifest.tables {
             definitions.hold(*stream, &table.schema);
-            if !declared.contains(stream) && *stream != Stream::TicketLists {
+            if !declared.contains(stream) && !stream.is_own() {
                 tracing::warn!(%stream, "no schema declares this table any more; it is left as it is");
             }
             // Small tables are replaced whole, so their columns may change.

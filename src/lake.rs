@@ -20,6 +20,7 @@
 //! The objects are listed in `lake/layout.rs`; the form of a commit stands in `lake/commit.rs`, of a data file in `lake/file.rs`,
 //! of its index in `lake/index.rs`.
 
+pub mod accesses;
 mod apply;
 mod attempts;
 mod commit;
@@ -92,9 +93,9 @@ use crate::keys::{KeyRing, RootKey};
 use crate::lake::commit::Action;
 use crate::lake::layout::Claim;
 use crate::lake::log::Log;
-use crate::lake::manifest::Manifest;
+use crate::lake::manifest::{Manifest, TableState};
 use crate::lake::mark::Mark;
-use crate::lake::scan::MetadataCache;
+use crate::lake::scan::{MetadataCache, View};
 use crate::lake::store::Missing;
 use crate::model::Stream;
 
@@ -350,6 +351,12 @@ impl Lake {
         if name == Stream::TicketLists.table() {
             let store = Arc::clone(&self.0.store);
             return lists::table(store, self.0.ring.clone(), self.0.cache.clone(), manifest);
+        }
+        if name == Stream::Accesses.table() {
+            let empty = || TableState { schema: accesses::schema(), files: Vec::new() };
+            let table = manifest.tables.get(&Stream::Accesses).cloned().unwrap_or_else(empty);
+            let store = Arc::clone(&self.0.store);
+            return scan::provider(store, self.0.ring.clone(), self.0.cache.clone(), name, &table, View::Versions);
         }
         let found = tables::find(name).and_then(|(stream, view)| Some((manifest.tables.get(&stream)?, view)));
         let Some((table, view)) = found else {
@@ -680,7 +687,7 @@ mod tests {
         for name in ["tickets", "ticket_versions", "tag_versions", "secrets"] {
             let error = lake.table(&lake.latest().await.unwrap(), name).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Query);
-            assert_eq!(error.hint(), Some("its tables are runs, quarantine, ticket_lists"), "{name}");
+            assert_eq!(error.hint(), Some("its tables are runs, quarantine, ticket_lists, accesses"), "{name}");
         }
     }
 }

@@ -29,6 +29,8 @@ pub enum Stream {
     /// Recorded ticket lists: a table that the lake keeps as it keeps those of streams, and that nothing is extracted into,
     /// so it is not one of [`ALL`](Self::ALL).
     TicketLists,
+    /// Records of who resolved which tickets: a table of the lake's own, as [`TicketLists`](Self::TicketLists) is.
+    Accesses,
     /// Business schedules: hours of each weekday in a time zone, and holidays.
     Schedules,
 }
@@ -48,6 +50,15 @@ impl Stream {
         Self::Schedules,
     ];
 
+    /// The tables that the lake keeps of its own doings: nothing is extracted into them.
+    pub const OWN: [Self; 2] = [Self::TicketLists, Self::Accesses];
+
+    /// Tells whether the table is one of [`OWN`](Self::OWN).
+    #[must_use]
+    pub const fn is_own(self) -> bool {
+        matches!(self, Self::TicketLists | Self::Accesses)
+    }
+
     /// Returns the name of the stream's table, which is also the name of its schema file.
     #[must_use]
     pub const fn table(self) -> &'static str {
@@ -62,21 +73,22 @@ impl Stream {
             Self::Brands => "brands",
             Self::Slas => "slas",
             Self::TicketLists => "ticket_lists",
+            Self::Accesses => "accesses",
             Self::Schedules => "schedules",
         }
     }
 
-    /// Finds what is kept in a table: a stream, or the ticket lists.
+    /// Finds what is kept in a table: a stream, or what the lake keeps of its own.
     #[must_use]
     pub fn of_table(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().chain([Self::TicketLists]).find(|stream| stream.table() == name)
+        Self::ALL.into_iter().chain(Self::OWN).find(|stream| stream.table() == name)
     }
 
     /// Returns the name of the table's key column.
     #[must_use]
     pub const fn key_column(self) -> &'static str {
         match self {
-            Self::Tickets | Self::TicketLists => "ticket_id",
+            Self::Tickets | Self::TicketLists | Self::Accesses => "ticket_id",
             Self::Customers => "customer_id",
             Self::TicketTimes => "ticket_time_id",
             Self::Users => "user_id",

@@ -64,7 +64,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<()> 
 fn table(name: &str) -> std::result::Result<Stream, String> {
     Stream::of_table(name).ok_or_else(|| {
         let names = Stream::ALL.map(Stream::table).join(", ");
-        format!("the tables with files are {names}, {}", Stream::TicketLists)
+        format!("the tables with files are {names}, {}", Stream::OWN.map(Stream::table).join(", "))
     })
 }
 

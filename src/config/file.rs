@@ -41,6 +41,7 @@ const KNOWN: [(&str, &[&str]); 7] = [
             "keep_history",
             "keep_tickets",
             "keep_lists",
+            "keep_accesses",
             "keep_versions",
             "gc_after",
             "state",
@@ -341,6 +342,7 @@ impl Settings {
             keep_history: self.age("keep_history")?,
             keep_tickets: self.age("keep_tickets")?,
             keep_lists: self.age("keep_lists")?,
+            keep_accesses: self.age("keep_accesses")?,
             keep_versions: self.age("keep_versions")?.unwrap_or(DEFAULT_KEEP_VERSIONS),
         })
     }

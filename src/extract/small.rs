@@ -196,7 +196,9 @@ pub(super) const fn list(stream: Stream) -> Option<(Endpoint, &'static str)> {
         Stream::Brands => (Endpoint::Brands, "/v1/brands?page=1&pageSize=100"),
         Stream::Slas => (Endpoint::Slas, "/v1/slas?page=1&pageSize=100"),
         Stream::Schedules => (Endpoint::Schedules, "/v1/schedules?include=holidays&page=1&pageSize=100"),
-        Stream::Tickets | Stream::Customers | Stream::TicketTimes | Stream::TicketLists => return None,
+        Stream::Tickets | Stream::Customers | Stream::TicketTimes | Stream::TicketLists | Stream::Accesses => {
+            return None;
+        }
     })
 }
 

@@ -130,7 +130,8 @@ impl CompactPlan {
             tasks().map(|task| task.files.len()).sum::<usize>() >= files
                 || tasks().flat_map(|task| &task.files).any(|file| is_full(file, settings))
         };
-        let due: Vec<Stream> = Stream::ALL.into_iter().filter(|stream| is_due(*stream)).collect();
+        let due: Vec<Stream> =
+            Stream::ALL.into_iter().chain([Stream::Accesses]).filter(|stream| is_due(*stream)).collect();
         self.tasks.retain(|task| due.contains(&task.stream));
         self
     }

@@ -9,7 +9,7 @@
 //! **What goes.** A customer's row and its tickets: a ticket goes as a whole when any version of it names the customer. The
 //! times spent on those tickets, and those that name the customer. Values of other rows that hold one of these ids, in any
 //! column of texts, become null. Ids in the records of runs go. Older versions end, because their commits hold ids as bounds
-//! of files. Ids leave the recorded ticket lists, and SQL and parameters of a recording that hold one are blanked. Every data file that no version names is deleted whatever its age, because all leases are held, so that
+//! of files. Ids leave the recorded ticket lists, though not the access records (`lake/accesses.rs` says why), and SQL and parameters of a recording that hold one are blanked. Every data file that no version names is deleted whatever its age, because all leases are held, so that
 //! no extract has files in progress.
 //!
 //! An id that only a ticket list holds any more, because retention took the ticket, is not known to be the customer's: erase
@@ -512,6 +512,10 @@ fn all_rows(file: &DataFile) -> Vec<u32> {
 
 /// Finds the rows of a file that are to go, and counts the values of the others that name what is to go.
 async fn search_file(lake: &Inner, stream: Stream, file: &Arc<DataFile>, wanted: &Arc<Wanted>) -> Result<Found> {
+    // Who looked at a ticket can be told after it is gone: only its id stays.
+    if stream == Stream::Accesses {
+        return Ok(Found::default());
+    }
     let held = WholeFile::fetch(&lake.store, &lake.ring, file).await?;
     let wanted = Arc::clone(wanted);
     let searching = tokio::task::spawn_blocking(move || search_columns(&held, stream, &wanted));

@@ -158,11 +158,7 @@ impl Lake {
 fn stem(path: &str) -> Option<&str> {
     let stem = path.strip_suffix(".parquet").or_else(|| path.strip_suffix(".index"))?;
     let file = format!("{stem}.parquet");
-    Stream::ALL
-        .into_iter()
-        .chain([Stream::TicketLists])
-        .any(|stream| layout::is_data_file(stream, &file))
-        .then_some(stem)
+    Stream::ALL.into_iter().chain(Stream::OWN).any(|stream| layout::is_data_file(stream, &file)).then_some(stem)
 }
 
 async fn list(store: &dyn ObjectStore, folder: &str) -> Result<Vec<ObjectMeta>> {

@@ -5,6 +5,8 @@
 //!   spent on them. The watermark of the tickets says from where they are complete, and moves up to the cut in the same
 //!   commit, so that a query can tell what it does not see and a reconciliation does not fetch them again.
 //! - `keep_lists`: recordings of ticket lists that were made earlier go, the newest of a list too.
+//! - `keep_accesses`: rows of the access records go when the call began (rows `asked`) or ended (rows `delivered`) earlier. It
+//!   is asked for apart from the others, because who looked at a ticket may have to be told when the ticket has gone.
 //! - `keep_versions`: older versions of the lake end, see [`expire`](crate::lake::expire).
 //!
 //! Nothing goes by default but old versions. A file whose rows all go leaves its table without being rewritten. Rows are out
@@ -17,10 +19,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{Array, AsArray};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimestampMillisecondType};
 use roaring::RoaringBitmap;
 
 use crate::error::{Error, Result};
+use crate::lake::accesses;
 use crate::lake::commit::Action;
 use crate::lake::expire::{Expire, Expiry};
 use crate::lake::lease::{Lease, Purpose, release_all, renew_all};
@@ -45,13 +48,21 @@ pub struct RetainSettings {
     pub keep_tickets: Option<Duration>,
     /// Recordings of ticket lists, by when they were made. Default: for ever. Less forgets which tickets a list had.
     pub keep_lists: Option<Duration>,
+    /// Rows of the access records, by `accessed_at`. Default: for ever. Less forgets who looked at which tickets.
+    pub keep_accesses: Option<Duration>,
     /// Versions of the lake. Default 30 days. Less frees storage sooner; more lets queries look further back.
     pub keep_versions: Duration,
 }
 
 impl Default for RetainSettings {
     fn default() -> Self {
-        Self { keep_history: None, keep_tickets: None, keep_lists: None, keep_versions: DEFAULT_KEEP_VERSIONS }
+        Self {
+            keep_history: None,
+            keep_tickets: None,
+            keep_lists: None,
+            keep_accesses: None,
+            keep_versions: DEFAULT_KEEP_VERSIONS,
+        }
     }
 }
 
@@ -77,6 +88,8 @@ pub struct RetainPlan {
     pub tickets: u64,
     /// Recordings of ticket lists that go, as `list@number`.
     pub recordings: Vec<String>,
+    /// Rows of the access records that go.
+    pub accesses: u64,
     /// From where the tickets are complete afterwards, milliseconds since 1970, when that moves.
     pub complete_from_ms: Option<i64>,
     /// The version that was made; absent in a plan, and when no row went.
@@ -96,6 +109,9 @@ impl fmt::Display for RetainPlan {
         }
         if !self.recordings.is_empty() {
             writeln!(f, "ticket_lists: the recordings {}", self.recordings.join(", "))?;
+        }
+        if self.accesses > 0 {
+            writeln!(f, "accesses: {} rows of old access records", self.accesses)?;
         }
         if let Some(from_ms) = self.complete_from_ms {
             let from = jiff::Timestamp::from_millisecond(from_ms).unwrap_or(jiff::Timestamp::MIN);
@@ -259,6 +275,9 @@ impl Lake {
                 drops.sources.push((Stream::TicketLists, Source { file: Arc::clone(file), dropped }));
             }
         }
+        if let Some(keep) = settings.keep_accesses {
+            self.drop_accesses(&manifest, before(lake, keep), leases, &mut drops).await?;
+        }
         for ((stream, path), (history, tickets)) in rows {
             let history = history - &tickets;
             let dropped = &history | &tickets;
@@ -279,6 +298,26 @@ impl Lake {
             drops.plan.complete_from_ms = settings.keep_tickets.map(|keep| before(lake, keep));
         }
         Ok(drops)
+    }
+
+    /// Finds the access records from before the cut.
+    async fn drop_accesses(
+        &self,
+        manifest: &Manifest,
+        cut_ms: i64,
+        leases: &mut [Lease],
+        drops: &mut Drops,
+    ) -> Result<()> {
+        let files = manifest.tables.get(&Stream::Accesses).map_or(&[][..], |table| &table.files);
+        for file in files {
+            renew_all(leases).await?;
+            let dropped = old_accesses(&self.0, file, cut_ms).await?;
+            if !dropped.is_empty() {
+                drops.plan.accesses += dropped.len();
+                drops.sources.push((Stream::Accesses, Source { file: Arc::clone(file), dropped }));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -310,6 +349,17 @@ async fn old_rows(lake: &Inner, stream: Stream, file: &Arc<DataFile>, cut_ms: i6
         Ok(old.map(|(row, key)| (row, key.id)).collect())
     })
     .await
+}
+
+/// Finds the access records of a file that are from before the cut.
+async fn old_accesses(lake: &Inner, file: &Arc<DataFile>, cut_ms: i64) -> Result<RoaringBitmap> {
+    let held = WholeFile::fetch(&lake.store, &lake.ring, file).await?;
+    let rows: Vec<u32> = (0..u32::try_from(file.rows).unwrap_or(u32::MAX)).collect();
+    let column = blocking(move || held.column(accesses::ACCESSED_AT, &rows)).await?;
+    let times = column.as_deref().and_then(|times| times.as_primitive_opt::<TimestampMillisecondType>());
+    let Some(times) = times else { return Ok(RoaringBitmap::new()) };
+    let old = (0_u32..).zip(times.iter()).filter(|(_, at_ms)| at_ms.is_some_and(|at_ms| at_ms < cut_ms));
+    Ok(old.map(|(row, _)| row).collect())
 }
 
 /// Finds the times that were spent on tickets.

@@ -104,7 +104,7 @@ pub fn provider(
 ) -> Result<Arc<dyn TableProvider>> {
     let stream = Stream::ALL
         .into_iter()
-        .chain([Stream::TicketLists])
+        .chain(Stream::OWN)
         .find(|stream| {
             name.strip_suffix("_versions").unwrap_or(name) == stream.table().trim_end_matches('s')
                 || name == stream.table()

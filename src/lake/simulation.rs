@@ -2,6 +2,7 @@
 //!
 //! This file holds what the simulations share and single cases of behaviour.
 
+mod accesses;
 mod compactions;
 mod crashes;
 pub(in crate::lake) mod faulty;

@@ -7,6 +7,7 @@
 //! | `ticket_versions`, `customer_versions` | every revision and tombstone |
 //! | `runs` | one per run and stream, from the manifest |
 //! | `ticket_lists` | one per ticket of each recording of a ticket list (`lake/lists.rs`) |
+//! | `accesses` | one per ticket and phase of each call of `resolve` and `attachment` (`lake/accesses.rs`) |
 //! | `quarantine` | one per field that was seen and not stored, from the manifest: names and counts |
 
 use std::collections::BTreeMap;
@@ -55,9 +56,9 @@ pub(super) fn find(name: &str) -> Option<(Stream, View)> {
 
 /// Lists the names that a version knows.
 pub(super) fn names(manifest: &Manifest) -> Vec<String> {
-    let streams = manifest.tables.keys().filter(|stream| **stream != Stream::TicketLists);
+    let streams = manifest.tables.keys().filter(|stream| !stream.is_own());
     let named = streams.flat_map(|stream| [Some(stream.table()), versions_table(*stream)]).flatten();
-    named.chain([RUNS, QUARANTINE, Stream::TicketLists.table()]).map(str::to_owned).collect()
+    named.chain([RUNS, QUARANTINE]).chain(Stream::OWN.map(Stream::table)).map(str::to_owned).collect()
 }
 
 /// Makes the table of runs: one row per run and stream, one without a stream for a run that reached none.

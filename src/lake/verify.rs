@@ -264,8 +264,8 @@ impl Lake {
         for (stream, table) in &mut sound.tables {
             table.files.retain(|file| !unsound.contains(&file.path) && only.is_none_or(|only| only == *stream));
         }
-        // A ticket may stand in any number of lists.
-        for stream in sound.tables.keys().filter(|stream| **stream != Stream::TicketLists) {
+        // A ticket may stand in any number of lists and access records.
+        for stream in sound.tables.keys().filter(|stream| !stream.is_own()) {
             let mut doubled = Vec::new();
             let mut count = 0u64;
             let mut last = None;

@@ -129,7 +129,7 @@ impl Surveyed {
         let mut surveyed = Self::default();
         for (stream, table) in manifest.tables.iter().filter(|(stream, _)| only.is_none_or(|only| only == **stream)) {
             if !declared.contains(stream) {
-                if *stream != Stream::TicketLists && !table.files.is_empty() {
+                if !stream.is_own() && !table.files.is_empty() {
                     surveyed.survey.undeclared.push(stream.to_string());
                 }
                 continue;

@@ -75,7 +75,7 @@ impl Lake {
     }
 
     /// Takes the lease, and waits while another recording has it.
-    async fn lease_for_recording(&self, holder: &str) -> Result<Lease> {
+    pub(in crate::lake) async fn lease_for_recording(&self, holder: &str) -> Result<Lease> {
         let mut tries = 1;
         loop {
             let Self(lake) = self;

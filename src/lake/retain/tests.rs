@@ -144,6 +144,7 @@ async fn crash_at_any_call_drops_all_or_nothing_and_repeating_completes_it() {
         keep_history: Some(since(4)),
         keep_tickets: Some(since(3)),
         keep_lists: None,
+        keep_accesses: None,
         keep_versions: Duration::ZERO,
     };
     let before = all(&open_now(&(filled.clone() as Arc<dyn ObjectStore>)).await.unwrap()).await;

@@ -349,9 +349,9 @@ impl Check {
                 self.findings.push(finding);
             }
         }
-        // Ticket lists hold ids and what a query was, which no policy makes.
-        let is_list = self.stream == Stream::TicketLists;
-        if is_list != file.policy.is_empty() || !(is_list || is_digest(&file.policy)) {
+        // What the lake keeps of its own are ids and what was done with them, which no policy makes.
+        let is_own = self.stream.is_own();
+        if is_own != file.policy.is_empty() || !(is_own || is_digest(&file.policy)) {
             self.findings.push(self.wrong("the policy that the manifest names is no digest"));
         }
         for (rows, message) in [
