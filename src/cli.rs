@@ -3,6 +3,7 @@
 //! Standard output carries data only; everything that is said goes to standard error. Exit codes are an interface:
 //! [`ErrorKind::exit_code`](crate::error::ErrorKind::exit_code), and 130 after Ctrl-C.
 
+mod attachment;
 mod check;
 mod core_dumps;
 mod demo;
@@ -87,8 +88,10 @@ enum Command {
     Check(check::Arguments),
     /// Look at recorded ticket lists: what is in them, how they differ, why a ticket is in them
     Lists(lists::Arguments),
-    /// Expand ticket IDs into live details, one JSON line a ticket; nothing is stored
+    /// Expand ticket IDs into live details, a JSON line a ticket or a thread to read; nothing of them is stored
     Resolve(resolve::Arguments),
+    /// Stream one attachment of a ticket to standard output; it is stored nowhere
+    Attachment(attachment::Arguments),
     /// Check and explain what is stored of each field, find declarations and pseudonyms
     Policy(policy::Arguments),
     /// Look at the lake
@@ -164,7 +167,7 @@ pub fn main(cli: &Cli) -> ExitCode {
             return fail(&Error::internal("failed to start the runtime").with_source(source), log_format);
         }
     };
-    if !cli.command.ends_itself() {
+    if cli.command.is_watched() {
         context.watch.start(log_format);
     }
     let command = async {
@@ -215,12 +218,19 @@ async fn interruption() {
 impl Command {
     /// Tells whether the command takes care of interruptions; the others are dropped where they stand.
     const fn ends_itself(&self) -> bool {
-        matches!(self, Self::Extract(_) | Self::Sandbox(_))
+        matches!(self, Self::Extract(_) | Self::Resolve(_) | Self::Attachment(_) | Self::Sandbox(_))
+    }
+
+    /// Tells whether the process ends after an interruption even where the command does not.
+    const fn is_watched(&self) -> bool {
+        !matches!(self, Self::Extract(_) | Self::Sandbox(_))
     }
 
     async fn run(&self, context: &Context) -> Result<Ended> {
         match self {
             Self::Extract(arguments) => return extract::run(context, arguments).await,
+            Self::Resolve(arguments) => return resolve::run(context, arguments).await,
+            Self::Attachment(arguments) => return attachment::run(context, arguments).await,
             Self::Demo(arguments) => demo::run(context, arguments).await,
             Self::Init(arguments) => init::run(context, arguments).await,
             Self::Doctor(arguments) => doctor::run(context, arguments).await,
@@ -228,7 +238,6 @@ impl Command {
             Self::Query(arguments) => query::run(context, arguments).await,
             Self::Check(arguments) => check::run(context, arguments).await,
             Self::Lists(arguments) => lists::run(context, arguments).await,
-            Self::Resolve(arguments) => resolve::run(context, arguments).await,
             Self::Policy(arguments) => policy::run(context, arguments).await,
             Self::Lake(arguments) => lake::run(context, arguments).await,
             Self::Keys(arguments) => keys::run(context, arguments).await,

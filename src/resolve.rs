@@ -26,27 +26,34 @@
 //! * `errors` names each part that is missing, wholly (the part is null) or from some page on (it has what came before).
 //!   `kind` is `gone`, `forbidden`, `time-out`, `unavailable`, `refused` or `unreadable`. A ticket that does not exist has one error, of the
 //!   part `conversation`, and nulls.
+//! * With redaction the key `"redacted":true` follows `resolved_at`: conversation and customer have what the policy declares,
+//!   texts of messages and notes are scrubbed and addresses masked, and what no rule lets through is absent
+//!   ([`policy::Redaction`](Redaction)). A record of which nothing can be shown is left out, with an error of kind `unreadable`.
 //! * A part that was not asked for has no key. Later versions may add keys; a key that changes its meaning raises `version`.
 //!
 //! A part that fails does not hide the others, so one role that is missing does not make tickets unreadable; a
 //! credential that may not read conversations at all, or a source that never answers, ends the run before its first line.
 
+mod attachment;
 mod detail;
 mod fetch;
 mod ids;
 mod page;
 mod parts;
 mod price;
+mod redact;
 mod source;
+mod thread;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 
-use futures::future::{BoxFuture, join, ready};
+use futures::future::{BoxFuture, join, pending, ready};
 use futures::{FutureExt, StreamExt, stream};
 use zeroize::Zeroizing;
 
+pub use self::attachment::{AttachmentRequest, Delivered, stream_attachment};
 pub use self::detail::{Detail, Failure, PartError, Tag, VERSION};
 use self::fetch::{End, Session};
 pub use self::ids::Ids;
@@ -54,9 +61,11 @@ pub use self::page::{Attachment, Page, References, Resource};
 pub use self::parts::{Part, Parts};
 pub use self::price::{Price, estimate};
 pub use self::source::Source;
+pub use self::thread::Style;
 use crate::clock::SharedClock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ObjectId;
+use crate::policy::Redaction;
 
 /// What to ask for, and how much at a time.
 #[derive(Debug, Clone)]
@@ -68,12 +77,25 @@ pub struct ResolveSettings {
     /// Requests after which the run stops; none by default. A request that the client repeats counts each time, but a
     /// repetition that is already under way when the number is reached is not called back.
     pub max_requests: Option<u64>,
+    /// What is written of each ticket.
+    pub format: Format,
+    /// The policy on the way out; without it details are written as they come.
+    pub redaction: Option<Arc<Redaction>>,
 }
 
 impl Default for ResolveSettings {
     fn default() -> Self {
-        Self { parts: Parts::USUAL, concurrency: 16, max_requests: None }
+        Self { parts: Parts::USUAL, concurrency: 16, max_requests: None, format: Format::Lines, redaction: None }
     }
+}
+
+/// What is written of each ticket.
+#[derive(Debug, Clone)]
+pub enum Format {
+    /// A line of JSON, for programs.
+    Lines,
+    /// A thread to read, for a person at a terminal.
+    Thread(Style),
 }
 
 /// What others contribute to a run.
@@ -82,6 +104,12 @@ pub struct Hooks<'h> {
     pub known: BoxFuture<'h, Known>,
     /// Ends well before the first line is written, or the run ends with its error and without a line.
     pub permit: BoxFuture<'h, Result<()>>,
+    /// Ends when the run is to end, with the lines that are written by then.
+    pub stop: BoxFuture<'h, ()>,
+    /// Is shown each ticket before anything of it is written.
+    pub writing: Box<dyn FnMut(&Detail) + Send + 'h>,
+    /// Is shown what was delivered so far, after each ticket.
+    pub delivered: Box<dyn FnMut(&Outcome) + Send + 'h>,
 }
 
 /// What is known before anything was asked. It saves time and is never believed: what is wrong or missing costs a request.
@@ -94,9 +122,15 @@ pub struct Known {
 }
 
 impl Default for Hooks<'_> {
-    /// Knows nothing, and permits at once.
+    /// Knows nothing, permits at once, never stops and shows nothing.
     fn default() -> Self {
-        Self { known: ready(Known::default()).boxed(), permit: ready(Ok(())).boxed() }
+        Self {
+            known: ready(Known::default()).boxed(),
+            permit: ready(Ok(())).boxed(),
+            stop: pending().boxed(),
+            writing: Box::new(|_| {}),
+            delivered: Box::new(|_| {}),
+        }
     }
 }
 
@@ -123,8 +157,12 @@ pub struct Outcome {
     pub miscounted: u64,
     /// Whether the source takes several customers in one request, where that was found out; worth to be known next time.
     pub several_customers: Option<bool>,
+    /// Attachments of the tickets that were written, where they were asked for.
+    pub attachments: u64,
     /// Whether `max_requests` ended the run.
     pub limited: bool,
+    /// Whether the run was told to stop before its last line.
+    pub interrupted: bool,
     /// Whether the reader of the lines left before the last one; that is its right and no error.
     pub reader_left: bool,
 }
@@ -184,6 +222,7 @@ impl Outcome {
 
     fn add(&mut self, detail: &Detail, parts: Parts) {
         self.written += 1;
+        self.attachments += detail.attachments.as_ref().map_or(0, Vec::len) as u64;
         if detail.errors.is_empty() {
             self.complete += 1;
             return;
@@ -201,7 +240,8 @@ impl Outcome {
 
 /// Resolves tickets and writes a line for each, in the order of `ids`, as soon as it and all before it are received.
 ///
-/// Every line is written whole and flushed, the first one not before `hooks.permit` has ended well. A reader that closes the pipe ends the run without an error.
+/// Every line is written whole and flushed, the first one not before `hooks.permit` has ended well. A reader that closes the
+/// pipe ends the run without an error, and so does `hooks.stop`.
 ///
 /// # Errors
 ///
@@ -218,7 +258,8 @@ pub async fn run(
 ) -> Result<Outcome> {
     let session = Session::new(source, settings.parts, settings.max_requests);
     let mut outcome = Outcome { tickets: ids.len() as u64, ..Outcome::default() };
-    let mut known = Some(hooks.known);
+    let Hooks { known, permit, stop, mut writing, mut delivered } = hooks;
+    let mut known = Some(known);
     let mut batch = Arc::new(session.batch(&[], None));
     let mut batch_end = 0;
     let tickets = (0..ids.len()).map(|position| {
@@ -228,11 +269,22 @@ pub async fn run(
         }
         session.ticket(ids[position], Arc::clone(&batch), position == 0)
     });
-    let mut details = stream::iter(tickets).buffered(settings.concurrency.max(1));
+    let mut details = stream::iter(tickets).buffered(side_by_side(settings));
     let mut line = Zeroizing::new(String::new());
-    let (mut next, permit) = join(details.next(), hooks.permit).await;
-    permit?;
-    while let Some(detail) = next {
+    let mut stop = stop.fuse();
+    let begun = async { join(details.next(), permit).await };
+    let mut next = tokio::select! {
+        biased;
+        () = &mut stop => {
+            outcome.interrupted = true;
+            None
+        }
+        (next, permit) = begun => {
+            permit?;
+            next
+        }
+    };
+    while let Some(mut detail) = next {
         match session.take_end(&detail) {
             Some(End::Failed(error)) => return Err(error),
             Some(End::MaxRequests) => {
@@ -240,6 +292,9 @@ pub async fn run(
                 break;
             }
             None => {}
+        }
+        if let Some(redaction) = &settings.redaction {
+            detail.redact(redaction);
         }
         for error in &detail.errors {
             tracing::debug!(ticket = %detail.ticket_id, part = %error.part, kind = error.failure.kind(), "part is missing");
@@ -249,9 +304,16 @@ pub async fn run(
         if line.capacity() < detail.line_bytes() {
             line = Zeroizing::new(String::with_capacity(2 * detail.line_bytes()));
         }
-        detail.write_line(settings.parts, clock.now(), &mut line);
+        match &settings.format {
+            Format::Lines => detail.write_line(settings.parts, clock.now(), &mut line),
+            Format::Thread(style) => thread::write(&detail, settings.parts, clock.now(), style, &mut line),
+        }
+        writing(&detail);
         match out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
-            Ok(()) => outcome.add(&detail, settings.parts),
+            Ok(()) => {
+                outcome.add(&detail, settings.parts);
+                delivered(&outcome);
+            }
             Err(source) if source.kind() == io::ErrorKind::BrokenPipe => {
                 outcome.reader_left = true;
                 break;
@@ -262,7 +324,14 @@ pub async fn run(
                     .with_source(source));
             }
         }
-        next = details.next().await;
+        next = tokio::select! {
+            biased;
+            () = &mut stop => {
+                outcome.interrupted = outcome.written < outcome.tickets;
+                None
+            }
+            next = details.next() => next,
+        };
     }
     drop(details);
     outcome.requests = session.requests();
@@ -276,6 +345,13 @@ pub async fn run(
         "resolved"
     );
     Ok(outcome)
+}
+
+/// Returns how many tickets are under way at once: few requests are not begun on more tickets than they can complete.
+fn side_by_side(settings: &ResolveSettings) -> usize {
+    const REQUESTS_A_TICKET: u64 = 16;
+    let most = settings.max_requests.map_or(u64::MAX, |most| most / REQUESTS_A_TICKET);
+    settings.concurrency.min(usize::try_from(most).unwrap_or(usize::MAX)).max(1)
 }
 
 #[cfg(test)]

@@ -172,7 +172,7 @@ async fn watched(context: &Context, arguments: &Arguments, known: &mut Known) ->
         }
     }
     if let Some(pending) = pending {
-        pending.write(&report)?;
+        pending.write(&report.to_json())?;
     }
     if is_interrupted.into_inner() {
         if !report.complete {
@@ -431,20 +431,20 @@ fn left(report: &RunReport, rates: &Rates) -> String {
 }
 
 /// The report's file beside its place, renamed when it is whole: whoever watches the place sees nothing half-written.
-struct PendingReport<'a> {
+pub(super) struct PendingReport<'a> {
     path: &'a Path,
     file: NamedTempFile,
 }
 
 impl<'a> PendingReport<'a> {
-    fn create(path: &'a Path) -> Result<Self> {
+    pub(super) fn create(path: &'a Path) -> Result<Self> {
         let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
         let file = NamedTempFile::new_in(folder).map_err(|source| failed_report(path, source))?;
         Ok(Self { path, file })
     }
 
-    fn write(mut self, report: &RunReport) -> Result<()> {
-        serde_json::to_writer_pretty(&mut self.file, &report.to_json())
+    pub(super) fn write(mut self, report: &serde_json::Value) -> Result<()> {
+        serde_json::to_writer_pretty(&mut self.file, report)
             .map_err(|source| failed_report(self.path, source.into()))?;
         self.file.persist(self.path).map_err(|error| failed_report(self.path, error.error))?;
         Ok(())

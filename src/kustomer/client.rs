@@ -76,6 +76,7 @@ struct Inner {
     session: Session,
     budget: Budget,
     backoff: Backoff,
+    timeout: Duration,
     clock: SharedClock,
     random: Mutex<SplitMix64>,
     ledger: Mutex<Ledger>,
@@ -149,6 +150,7 @@ impl Client {
                 session: Session::new(credential),
                 budget: Budget::new(org_rpm, search_rpm, share, reserve, Arc::clone(&clock)),
                 backoff: Backoff::new(attempts),
+                timeout,
                 clock,
                 random: Mutex::new(SplitMix64::new(seed)),
                 ledger: Mutex::new(Ledger::default()),
@@ -160,6 +162,12 @@ impl Client {
                 buffers: Buffers::default(),
             }),
         })
+    }
+
+    /// Returns what a client for files takes over: clock, patience, attempts, and whether this machine may be asked. No credential.
+    pub(super) fn for_downloads(&self) -> (SharedClock, Duration, u32, bool) {
+        let Inner { clock, timeout, backoff, base_url, .. } = self.inner.as_ref();
+        (Arc::clone(clock), *timeout, backoff.attempts, base_url.scheme() == "http")
     }
 
     /// Returns the host that this client asks.

@@ -140,6 +140,8 @@ pub struct Detail {
     pub events: Option<Vec<Resource>>,
     /// What is missing.
     pub errors: Vec<PartError>,
+    /// Whether the policy was applied: then there is nothing else in it.
+    pub is_redacted: bool,
 }
 
 impl Detail {
@@ -157,6 +159,7 @@ impl Detail {
             attributes: None,
             events: None,
             errors: Vec::new(),
+            is_redacted: false,
         }
     }
 
@@ -197,6 +200,9 @@ impl Detail {
         // Writing to a string cannot fail.
         let _ =
             write!(line, r#"{{"version":{VERSION},"ticket_id":"{}","resolved_at":"{resolved_at:.3}""#, self.ticket_id);
+        if self.is_redacted {
+            line.push_str(",\"redacted\":true");
+        }
         for part in parts.iter() {
             line.push_str(match part {
                 Part::Metadata => ",\"attributes\":",

@@ -18,7 +18,7 @@
 mod batch;
 mod conversations;
 mod customers;
-mod listing;
+pub(super) mod listing;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::{Error, Result};
 
@@ -364,6 +364,30 @@ fn attachment_ids(raw: &RawValue) -> Vec<String> {
         Some(item @ Value::Object(_)) => ids(&item).into_iter().collect(),
         _ => Vec::new(),
     }
+}
+
+/// Reads the signed links of an answer of the attachment endpoints, in the order of its attachments.
+///
+/// # Errors
+///
+/// [`Data`](crate::error::ErrorKind::Data) when the body is no such document.
+pub(super) fn related_links(body: &[u8]) -> Result<Vec<Option<Zeroizing<String>>>> {
+    #[derive(Deserialize)]
+    struct Linked<'a> {
+        #[serde(borrow, default)]
+        links: Option<&'a RawValue>,
+    }
+    #[derive(Deserialize)]
+    struct Related<'a> {
+        #[serde(borrow, default)]
+        related: Option<&'a RawValue>,
+    }
+    let document: Document<'_> = parse(body)?;
+    let links = |raw: &&RawValue| {
+        let related = lenient::<Related<'_>>(lenient::<Linked<'_>>(raw)?.links?)?.related?;
+        lenient::<String>(related).map(Zeroizing::new)
+    };
+    Ok(items(document.data)?.iter().map(links).collect())
 }
 
 fn segment_after(path: &str, name: &str) -> Option<String> {

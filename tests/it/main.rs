@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 #![recursion_limit = "256"]
 
+mod accesses;
 mod allocations;
+mod attachment;
 mod attacks;
 mod budget;
 mod cmd;
@@ -22,6 +24,7 @@ mod inspect;
 mod interop;
 mod keys;
 mod kills;
+mod leaks;
 mod lists;
 mod moto;
 mod needles;
@@ -33,13 +36,17 @@ mod policy_change;
 mod price;
 mod pseudonyms;
 mod readme;
+mod recipes;
 mod reconcile;
+mod redact;
 mod redaction;
 mod restricted;
 mod schedules;
 mod simulation;
 mod sql;
 mod stores;
+mod threads;
 mod tidy;
+mod traces;
 mod vectors;
 mod world;

@@ -90,7 +90,7 @@ impl<S: Source> Session<'_, S> {
 }
 
 /// Returns the path of the next page when `next` stays within the list that begins at `first`.
-fn next_path(first: &str, next: &str) -> Option<String> {
+pub(in crate::resolve) fn next_path(first: &str, next: &str) -> Option<String> {
     let (list, first_query) = first.split_once('?')?;
     let (path, query) = next.split_once('?')?;
     let plain = next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#' && byte != b'\\');
