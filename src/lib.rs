@@ -11,6 +11,31 @@
 //!                 (never stored)
 //! ```
 //!
+//! # As a library
+//!
+//! [`Project`] is the way in: settings, and four things to do with them. What stands on this page (the items that the root
+//! re-exports) is the public API and follows semantic versioning; the modules are the inside of the binary, hidden here, and
+//! may change in any version. The rules, with what else is promised, are in `docs/library.md`.
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use counterfoil::{NoProgress, Project};
+//!
+//! # async fn example() -> counterfoil::Result<()> {
+//! let project = Project::load(Path::new("counterfoil.toml"))?;
+//! let lake = project.open().await?;
+//! let settings = project.extract_settings();
+//! project.extract(&lake, &settings, &NoProgress, std::future::pending()).await?.into_result()?;
+//! let file = project.library()?.find("reopened_vip")?;
+//! let mut rows = project.query(&lake, &file, &[("min_reopens", "3")]).await?;
+//! while let Some(batch) = rows.next().await? {
+//!     assert_eq!(batch.schema(), rows.schema());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What is guaranteed
 //!
 //! * A field that the policy does not keep is never stored: the lake takes only [`policy::RedactedBatch`], and only the
@@ -34,7 +59,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | L8 | [`cli`]: arguments and wiring |
+//! | L8 | [`cli`]: arguments and wiring; [`project`]: the same for programs |
 //! | L7 | [`config`]: settings of every module, composed |
 //! | L6 | [`sandbox`]: a Kustomer-compatible API with a synthetic organisation |
 //! | L5 | [`extract`]: one run; [`query`]: SQL files; [`resolve`]: live details |
@@ -73,28 +98,65 @@
 //! # }
 //! ```
 
+// Hidden in the documentation alone, so that `missing_docs` still looks at them.
+#[cfg_attr(doc, doc(hidden))]
 pub mod cli;
+#[cfg_attr(doc, doc(hidden))]
+pub mod project;
 
+#[cfg_attr(doc, doc(hidden))]
 pub mod config;
 
+#[cfg_attr(doc, doc(hidden))]
 pub mod sandbox;
 
+#[cfg_attr(doc, doc(hidden))]
 pub mod extract;
+#[cfg_attr(doc, doc(hidden))]
 pub mod query;
+#[cfg_attr(doc, doc(hidden))]
 pub mod resolve;
 
+#[cfg_attr(doc, doc(hidden))]
 pub mod lake;
 
+#[cfg_attr(doc, doc(hidden))]
 pub mod keys;
+#[cfg_attr(doc, doc(hidden))]
 pub mod kustomer;
+#[cfg_attr(doc, doc(hidden))]
 pub mod policy;
 
+#[cfg_attr(doc, doc(hidden))]
 pub mod schema;
 
+#[cfg_attr(doc, doc(hidden))]
 pub mod model;
+#[cfg_attr(doc, doc(hidden))]
 pub mod retry;
+#[cfg_attr(doc, doc(hidden))]
 pub mod telemetry;
 
+#[cfg_attr(doc, doc(hidden))]
 pub mod clock;
+#[cfg_attr(doc, doc(hidden))]
 pub mod error;
+#[cfg_attr(doc, doc(hidden))]
 pub mod secret;
+
+/// The blocks of `docs/library.md`, which are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/library.md")]
+struct LibraryChapter;
+
+pub use self::project::Project;
+
+pub use self::error::{Error, ErrorKind, Result};
+
+pub use self::lake::Lake;
+pub use self::lake::run::{RunRecord, StreamRun};
+pub use self::model::{ObjectId, Stream};
+
+pub use self::extract::{Event, ExtractSettings, NoProgress, Progress, RunReport};
+pub use self::query::{Library, QueryFile, Rows};
+pub use self::resolve::{Format, Outcome, Part, Parts, ResolveSettings, Style};

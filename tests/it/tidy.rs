@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Module and layer. A module may use modules of lower layers, and itself.
-const LAYERS: [(&str, u8); 17] = [
+const LAYERS: [(&str, u8); 18] = [
     ("error", 0),
     ("secret", 0),
     ("clock", 0),
@@ -24,6 +24,7 @@ const LAYERS: [(&str, u8); 17] = [
     ("sandbox", 6),
     ("config", 7),
     ("cli", 8),
+    ("project", 8),
 ];
 
 /// L0 may use itself: an error names a secret's reference, a secret's reading ends in an error.
@@ -163,4 +164,34 @@ fn the_resolver_cannot_reach_the_lake() {
             }
         }
     }
+}
+
+/// The names of a table of `Cargo.toml`, for every target.
+fn dependencies(manifest: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut is_table = false;
+    for line in manifest.lines() {
+        if let Some(table) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            is_table = table.ends_with("dependencies");
+        } else if is_table
+            && line.starts_with(|c: char| c.is_ascii_lowercase())
+            && let Some((name, _)) = line.split_once(" = ")
+        {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort();
+    names
+}
+
+#[test]
+fn each_direct_dependency_has_its_reason() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let declared = dependencies(&fs::read_to_string(root.join("Cargo.toml")).unwrap());
+    let chapter = fs::read_to_string(root.join("docs/dependencies.md")).unwrap();
+    let rows = chapter.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    let mut explained: Vec<String> = rows.map(|(name, _)| name.to_owned()).collect();
+    explained.sort();
+    assert!(declared.len() > 20, "the tables are where this test looks: {declared:?}");
+    assert_eq!(explained, declared, "docs/dependencies.md against Cargo.toml");
 }

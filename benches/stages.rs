@@ -1,0 +1,5 @@
+//! Each stage on its own.
+
+fn main() {
+    divan::main();
+}
