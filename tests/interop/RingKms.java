@@ -31,7 +31,7 @@ public final class RingKms implements KmsClient {
 
     @Override
     public byte[] unwrapKey(String wrapped, String masterKey) {
-        if (!masterKey.matches("ring-[0-9]+")) {
+        if (!masterKey.matches("(ring|restricted)-[0-9]+")) {
             throw new ParquetCryptoRuntimeException("no id of a ring key: " + masterKey);
         }
         try {

@@ -11,6 +11,7 @@ mod budget;
 mod cmd;
 mod commands;
 mod compact;
+mod cookbook;
 mod details;
 mod drift;
 mod examples;

@@ -16,7 +16,7 @@ use counterfoil::clock::{ManualClock, SharedClock};
 use counterfoil::lake::manifest::Watermark;
 use counterfoil::model::Stream;
 use counterfoil::query::sink::{self, Layout};
-use counterfoil::query::{Arguments, Format, Library, QuerySettings, Session, check};
+use counterfoil::query::{Arguments, Format, Library, QueryFile, QuerySettings, Session, check};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 use serde::Deserialize;
@@ -24,16 +24,16 @@ use serde::Deserialize;
 const NOW: &str = "2026-03-02T12:00:00Z";
 
 #[derive(Deserialize)]
-struct Cases {
-    case: Vec<Case>,
+pub(crate) struct Cases {
+    pub(crate) case: Vec<Case>,
 }
 
 #[derive(Deserialize)]
-struct Case {
-    name: String,
-    query: String,
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) query: String,
     #[serde(default)]
-    parameters: BTreeMap<String, String>,
+    pub(crate) parameters: BTreeMap<String, String>,
 }
 
 fn folder() -> PathBuf {
@@ -89,30 +89,38 @@ fn session_of(tickets: &str) -> Session {
         .with_watermarks(BTreeMap::from([(Stream::Tickets, complete.clone()), (Stream::Customers, complete)]))
 }
 
+/// What a file gives with a case's parameters, as CSV.
+pub(crate) async fn rows(session: &Session, file: &QueryFile, case: &Case) -> String {
+    let given: Vec<(String, String)> = case.parameters.clone().into_iter().collect();
+    let arguments = Arguments::parse(file, &given).unwrap();
+    let plan = session.plan(file, &arguments).await.unwrap_or_else(|error| panic!("{}: {error:?}", case.name));
+    let rows = session.stream(&plan).await.unwrap();
+    let mut written = Vec::new();
+    sink::write(rows, Format::Csv, &Layout::default(), &mut written).await.unwrap();
+    String::from_utf8(written).unwrap()
+}
+
+/// Says how rows differ from what a file expects, or writes them there where that is asked for.
+pub(crate) fn golden(file: &Path, written: &str) -> Option<String> {
+    if std::env::var_os("SQL_GOLDEN").is_some_and(|value| value == "overwrite") {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, written).unwrap();
+    }
+    match fs::read_to_string(file) {
+        Ok(expected) if expected == written => None,
+        Ok(expected) => Some(format!("{}\nexpected:\n{expected}got:\n{written}", file.display())),
+        Err(error) => Some(format!("{}: {error}; the rows are:\n{written}", file.display())),
+    }
+}
+
 #[tokio::test]
 async fn every_shipped_query_gives_its_golden_rows() {
     let session = session();
     let library = Library::builtin().unwrap();
     let mut wrong = Vec::new();
     for case in cases() {
-        let file = library.find(&case.query).unwrap();
-        let given: Vec<(String, String)> = case.parameters.into_iter().collect();
-        let arguments = Arguments::parse(&file, &given).unwrap();
-        let plan = session.plan(&file, &arguments).await.unwrap_or_else(|error| panic!("{}: {error:?}", case.name));
-        let rows = session.stream(&plan).await.unwrap();
-        let mut written = Vec::new();
-        sink::write(rows, Format::Csv, &Layout::default(), &mut written).await.unwrap();
-        let written = String::from_utf8(written).unwrap();
-        let golden = folder().join("expected").join(format!("{}.csv", case.name));
-        if std::env::var_os("SQL_GOLDEN").is_some_and(|value| value == "overwrite") {
-            fs::create_dir_all(golden.parent().unwrap()).unwrap();
-            fs::write(&golden, &written).unwrap();
-        }
-        match fs::read_to_string(&golden) {
-            Ok(expected) if expected == written => {}
-            Ok(expected) => wrong.push(format!("{}\nexpected:\n{expected}got:\n{written}", case.name)),
-            Err(error) => wrong.push(format!("{}: {error}; the rows are:\n{written}", golden.display())),
-        }
+        let written = rows(&session, &library.find(&case.query).unwrap(), &case).await;
+        wrong.extend(golden(&folder().join("expected").join(format!("{}.csv", case.name)), &written));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -140,7 +140,9 @@ async fn duckdb(
     let mut sql = Zeroizing::new(format!(
         "-- Version {} of the lake {}, for DuckDB 1.5.\n\
          -- THIS TEXT HOLDS THE KEYS of the data files: whoever has it reads them. Do not store or send it.\n\
-         -- Flat columns only: DuckDB reads no nested column of an encrypted file.\n",
+         -- Flat columns only: DuckDB reads no nested column of an encrypted file.\n\
+         -- DuckDB 1.5 fails on encrypted files of other writers where it filters while it reads them, so it filters after.\n\
+         SET disabled_optimizers = 'filter_pushdown,join_filter_pushdown,top_n';\n",
         manifest.version,
         lake.id(),
     ));
