@@ -23,6 +23,8 @@
 //! Ids of tickets and customers differ from sandbox to sandbox: where a block names [`TICKET`] or [`CUSTOMER`], the id of one
 //! that is in the chapter's lake is put in its place.
 
+#![cfg(test)]
+
 mod blocks;
 
 use std::ffi::OsString;
@@ -67,7 +69,7 @@ chapter!(engines, "docs/engines.md", not run 0);
 
 chapter!(first_hour, "docs/first_hour.md", not run 0);
 
-chapter!(jobs, "docs/jobs.md", not run 0);
+chapter!(jobs, "docs/jobs.md", not run 1);
 
 chapter!(keys, "docs/keys.md", not run 0);
 
@@ -91,7 +93,11 @@ fn repository() -> &'static Path {
 fn files() -> Vec<String> {
     let chapters = fs::read_dir(repository().join("docs")).into_iter().flatten();
     let names = chapters.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}")).collect()
+    names.filter(|name| is_chapter(name)).map(|name| format!("docs/{name}")).collect()
+}
+
+fn is_chapter(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|extension| extension == "md")
 }
 
 #[test]
@@ -115,7 +121,7 @@ fn links_within_the_guide_lead_somewhere() {
             let folder = repository().join(&file).parent().unwrap().to_path_buf();
             let linked = if path.is_empty() { repository().join(&file) } else { folder.join(path) };
             // A chapter that is not written yet.
-            if path.ends_with(".md") && !linked.exists() && include_str!("guide.rs").contains(path) {
+            if is_chapter(path) && !linked.exists() && include_str!("guide.rs").contains(path) {
                 continue;
             }
             assert!(linked.exists(), "{file} links to {target}");
@@ -358,6 +364,7 @@ impl Desk {
     }
 
     /// Runs lines in a shell that begins where the last one ended; returns its exit code and all that it printed.
+    #[expect(clippy::disallowed_methods, reason = "the machine's time bounds a program that is told nothing of ours")]
     fn shell(&self, at: &str, text: &str) -> (i32, String) {
         let tmp = self.folder.path().join("tmp");
         let state = tmp.join("state.sh");
