@@ -52,4 +52,5 @@ mod threads;
 mod tidy;
 mod traces;
 mod vectors;
+mod watching;
 mod world;
