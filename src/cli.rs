@@ -5,6 +5,7 @@
 
 mod attachment;
 mod check;
+mod completions;
 mod core_dumps;
 mod demo;
 mod doctor;
@@ -13,6 +14,7 @@ mod init;
 mod keys;
 mod lake;
 mod lists;
+mod man;
 mod metrics;
 mod plan;
 mod policy;
@@ -100,6 +102,10 @@ enum Command {
     Keys(keys::Arguments),
     /// Serve a Kustomer-compatible API with a synthetic organisation, on loopback
     Sandbox(sandbox::Arguments),
+    /// Print what makes a shell complete commands and options
+    Completions(completions::Arguments),
+    /// Print a manual page, or write all of them to a folder
+    Man(man::Arguments),
 }
 
 /// What every command is given.
@@ -242,6 +248,8 @@ impl Command {
             Self::Lake(arguments) => lake::run(context, arguments).await,
             Self::Keys(arguments) => keys::run(context, arguments).await,
             Self::Sandbox(arguments) => sandbox::run(context, arguments).await,
+            Self::Completions(arguments) => completions::run(arguments),
+            Self::Man(arguments) => man::run(arguments),
         }?;
         Ok(Ended::Done)
     }
