@@ -23,7 +23,7 @@ use crate::policy::plan::Plan;
 use crate::policy::quarantine::{Counts, JsonType, Quarantined};
 use crate::policy::scalar;
 use crate::policy::schedules;
-use crate::policy::tree::Target;
+use crate::policy::tree::{Order, START, Target};
 
 /// Decodes pages of one stream into redacted columns.
 #[derive(Debug)]
@@ -32,6 +32,7 @@ pub struct Decoder {
     builders: Vec<ColumnBuilder>,
     counts: Counts,
     scratch: Scratch,
+    order: Order,
     keys: Vec<RecordKey>,
     pages: Vec<RecordBatch>,
     organisation: Option<ObjectId>,
@@ -72,11 +73,13 @@ impl Decoder {
     pub(super) fn new(plan: Arc<Plan>) -> Self {
         let counts = Counts::new(plan.columns.len(), plan.tree.len());
         let builders = builders(&plan);
+        let order = Order::new(&plan.tree);
         Self {
             plan,
             builders,
             counts,
             scratch: Scratch::default(),
+            order,
             keys: Vec::new(),
             pages: Vec::new(),
             organisation: None,
@@ -190,6 +193,7 @@ impl Decoder {
             builders: &mut self.builders,
             counts: &mut self.counts,
             scratch: &mut self.scratch,
+            order: &mut self.order,
             summary: PageSummary::default(),
             kept: Vec::new(),
             key: PartialKey::default(),
@@ -279,6 +283,7 @@ struct Page<'p> {
     builders: &'p mut [ColumnBuilder],
     counts: &'p mut Counts,
     scratch: &'p mut Scratch,
+    order: &'p mut Order,
     summary: PageSummary,
     /// By position on the page, which is also the row of the builders: whether the record decoded.
     kept: Vec<bool>,
@@ -405,17 +410,27 @@ impl<'p> Page<'p> {
 
     fn object(&mut self, branch: usize) -> Result<(), Fault> {
         let at = self.plan.tree.branch(branch);
-        let mut is_first = true;
-        while let Some(key) = self.reader.key(&mut is_first)? {
+        let (mut place, mut is_first) = (START, true);
+        loop {
+            if let Some(entry) = self.order.next(branch, place)
+                && self.reader.key_is(&mut is_first, at.written(entry))
+            {
+                place = entry + 1;
+                self.target(at.target(entry))?;
+                continue;
+            }
+            let Some(key) = self.reader.key(&mut is_first)? else { return Ok(()) };
             let found =
-                if key.has_escape { at.key(scalar::text(key, &mut self.scratch.read)) } else { at.key(key.raw) };
+                if key.has_escape { at.entry(scalar::text(key, &mut self.scratch.read)) } else { at.entry(key.raw) };
             match found {
-                Some(target) => self.target(target)?,
+                Some(entry) => {
+                    place = self.order.follow(branch, place, entry);
+                    self.target(at.target(entry))?;
+                }
                 None if at.is_covered => self.reader.skip()?,
                 None => self.undeclared(branch, key)?,
             }
         }
-        Ok(())
     }
 
     fn array(&mut self, branch: usize) -> Result<(), Fault> {
@@ -479,5 +494,64 @@ impl<'p> Page<'p> {
             self.counts.undeclared(number, json_type);
         }
         Ok(self.reader.skip_rest(value)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+
+    use crate::policy::{Definitions, Policy, PseudonymKeys};
+    use crate::schema::Schemas;
+    use crate::secret::{PseudonymKey, SecretKey};
+
+    use super::*;
+
+    static EMPTY: LazyLock<Decoder> = LazyLock::new(|| {
+        let key = PseudonymKey { version: 1, key: SecretKey::new([7; 32]) };
+        let keys = PseudonymKeys::try_new([Arc::new(key)]).unwrap();
+        let policy = Policy::compile(&Schemas::builtin().unwrap()).unwrap();
+        policy.decoder(Stream::Tickets, &Definitions::default(), &keys).unwrap()
+    });
+
+    /// Members of `attributes`: declared, declared and written with an escape, an object, undeclared, one that begins like
+    /// another, and one that holds what follows a key.
+    const MEMBERS: [&str; 9] = [
+        r#""status":"open""#,
+        r#""st\u0061tus":"done""#,
+        r#""priority":3"#,
+        r#""messageCount" : 7"#,
+        r#""spam":false"#,
+        r#""custom":{"aStr":"x","bNum":1}"#,
+        r#""unknown":[{"status":"no"}]"#,
+        r#""statusX":"no""#,
+        r#""status\":":"no""#,
+    ];
+
+    proptest! {
+        #[test]
+        fn records_are_read_alike_whatever_order_the_one_before_had(
+            records in prop::collection::vec(
+                (prop::collection::vec(prop::sample::select(&MEMBERS[..]), 0..12), any::<bool>(), any::<bool>()), 1..6),
+        ) {
+            let records: Vec<String> = records.into_iter().enumerate().map(|(number, (members, is_spaced, id_first))| {
+                let members = members.join(if is_spaced { "\n , " } else { "," });
+                let id = format!(r#""id":"58228e05d4e96711004ecc{number:02x}""#);
+                let attributes = format!(r#""attributes":{{{members}}}"#);
+                if id_first { format!("{{{id},{attributes}}}") } else { format!("{{{attributes},{id}}}") }
+            }).collect();
+            let mut together = EMPTY.fork();
+            let page = format!(r#"{{"data":[{}]}}"#, records.join(","));
+            prop_assert_eq!(together.push_page(page.as_bytes()).unwrap().records.len(), records.len());
+            let together = together.finish().unwrap();
+            for (row, record) in records.iter().enumerate() {
+                let mut alone = EMPTY.fork();
+                alone.push_page(format!(r#"{{"data":{record}}}"#).as_bytes()).unwrap();
+                let alone = alone.finish().unwrap();
+                prop_assert_eq!(alone.batch(), &together.batch().slice(row, 1), "{}", record);
+            }
+        }
     }
 }

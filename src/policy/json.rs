@@ -111,6 +111,19 @@ impl<'a> Reader<'a> {
         Ok(Some(key))
     }
 
+    /// Reads the next key of the object that was entered where it is this one, written without white space (`"id":`); reads
+    /// nothing where it is not.
+    pub(super) fn key_is(&mut self, is_first: &mut bool, written: &[u8]) -> bool {
+        let rest = &self.text.as_bytes()[self.at..];
+        let rest = if *is_first { Some(rest) } else { rest.strip_prefix(b",") };
+        let found = !written.is_empty() && rest.is_some_and(|rest| rest.starts_with(written));
+        if found {
+            self.at += usize::from(!*is_first) + written.len();
+            *is_first = false;
+        }
+        found
+    }
+
     /// Tells whether the array that was entered has another element, or reads its end; `is_first` begins as true.
     pub(super) fn element(&mut self, is_first: &mut bool) -> Result<bool, Flaw> {
         self.more(is_first, b']')
@@ -277,7 +290,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Counts the bytes before the first that is a quote, a backslash or a control character.
-fn plain_length(bytes: &[u8]) -> usize {
+pub(super) fn plain_length(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const HIGHS: u64 = ONES * 0x80;
     let (chunks, rest) = bytes.as_chunks::<8>();

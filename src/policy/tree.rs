@@ -3,8 +3,12 @@
 //! Each branch is an object (or an array, by index) of a record; its keys lead to a column, to a branch below, or to a drop.
 //! Keys are found by an open table that is at most half full, hashed from the key's length and its first and last eight
 //! bytes: the keys are fixed when the policy is compiled, so a record can choose what it looks up and not what is in there.
+//!
+//! Before that is asked, one comparison with the key that came next in the record before: a source writes its records alike.
 
 use std::collections::BTreeMap;
+
+use crate::policy::json::plain_length;
 
 /// Branches by number; the first is the record.
 #[derive(Debug)]
@@ -49,7 +53,22 @@ pub(super) struct Branch {
 impl Branch {
     /// Finds where a key of an object leads.
     pub(super) fn key(&self, key: &str) -> Option<Target> {
+        self.entry(key).map(|entry| self.target(entry))
+    }
+
+    /// Finds the number of a declared key.
+    pub(super) fn entry(&self, key: &str) -> Option<usize> {
         self.keys.find(key.as_bytes())
+    }
+
+    /// Returns where the declared key of this number leads.
+    pub(super) fn target(&self, entry: usize) -> Target {
+        self.keys.entries[entry].target
+    }
+
+    /// Returns a declared key as most writers of JSON write it, with its quotes and its colon; empty where escapes are needed.
+    pub(super) fn written(&self, entry: usize) -> &[u8] {
+        &self.keys.entries[entry].written
     }
 
     /// Finds where an element of an array leads.
@@ -60,6 +79,31 @@ impl Branch {
     /// Tells whether any element of an array is declared.
     pub(super) fn has_items(&self) -> bool {
         !self.items.is_empty()
+    }
+}
+
+/// Which declared key came after which, the last time: by branch, and in it by the number of the key before plus one.
+#[derive(Debug, Default)]
+pub(super) struct Order(Vec<Box<[u16]>>);
+
+/// Before the first key of an object.
+pub(super) const START: usize = 0;
+
+impl Order {
+    pub(super) fn new(tree: &Tree) -> Self {
+        Self(tree.branches.iter().map(|branch| vec![u16::MAX; branch.keys.entries.len() + 1].into()).collect())
+    }
+
+    /// Returns the number of the key that came after this one the last time.
+    pub(super) fn next(&self, branch: usize, place: usize) -> Option<usize> {
+        let entry = usize::from(*self.0[branch].get(place)?);
+        (entry != usize::from(u16::MAX)).then_some(entry)
+    }
+
+    /// Keeps what came after this one, and returns the place behind it.
+    pub(super) fn follow(&mut self, branch: usize, place: usize, entry: usize) -> usize {
+        self.0[branch][place] = u16::try_from(entry).unwrap_or(u16::MAX);
+        entry + 1
     }
 }
 
@@ -122,7 +166,7 @@ impl Tree {
                 }
                 items[index] = Some(target);
             }
-            keys.push((key.into_boxed_str(), target));
+            keys.push(Entry::new(key, target));
         }
         let branch = &mut self.branches[number];
         branch.keys = Keys::new(keys);
@@ -131,21 +175,36 @@ impl Tree {
     }
 }
 
+#[derive(Debug)]
+struct Entry {
+    name: Box<str>,
+    written: Box<[u8]>,
+    target: Target,
+}
+
+impl Entry {
+    fn new(name: String, target: Target) -> Self {
+        let needs_escape = plain_length(name.as_bytes()) != name.len();
+        let written = if needs_escape { String::new() } else { format!("\"{name}\":") };
+        Self { name: name.into(), written: written.into_bytes().into(), target }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Keys {
-    entries: Vec<(Box<str>, Target)>,
+    entries: Vec<Entry>,
     /// Number of the entry plus one, or zero; a power of two of them.
     slots: Vec<u16>,
     shift: u32,
 }
 
 impl Keys {
-    fn new(entries: Vec<(Box<str>, Target)>) -> Self {
+    fn new(entries: Vec<Entry>) -> Self {
         let size = (entries.len() * 2).next_power_of_two().max(2);
         let shift = 64 - size.trailing_zeros();
         let mut slots = vec![0; size];
-        for (number, (key, _)) in entries.iter().enumerate() {
-            let mut slot = (hash(key.as_bytes()) >> shift) as usize;
+        for (number, entry) in entries.iter().enumerate() {
+            let mut slot = (hash(entry.name.as_bytes()) >> shift) as usize;
             while slots[slot] != 0 {
                 slot = (slot + 1) & (size - 1);
             }
@@ -154,15 +213,15 @@ impl Keys {
         Self { entries, slots, shift }
     }
 
-    fn find(&self, key: &[u8]) -> Option<Target> {
+    fn find(&self, key: &[u8]) -> Option<usize> {
         if self.slots.is_empty() {
             return None;
         }
         let mut slot = (hash(key) >> self.shift) as usize;
         loop {
-            let (name, target) = &self.entries[usize::from(self.slots[slot].checked_sub(1)?)];
-            if name.as_bytes() == key {
-                return Some(*target);
+            let entry = usize::from(self.slots[slot].checked_sub(1)?);
+            if self.entries[entry].name.as_bytes() == key {
+                return Some(entry);
             }
             slot = (slot + 1) & (self.slots.len() - 1);
         }
@@ -220,11 +279,10 @@ mod tests {
     #[test]
     fn every_key_of_a_large_branch_is_found_and_no_other() {
         let names: Vec<String> = (0..500).map(|n| format!("attribute{n}{}", "x".repeat(n % 20))).collect();
-        let keys = Keys::new(
-            names.iter().enumerate().map(|(n, name)| (name.clone().into_boxed_str(), Target::Column(n))).collect(),
-        );
+        let keys =
+            Keys::new(names.iter().enumerate().map(|(n, name)| Entry::new(name.clone(), Target::Column(n))).collect());
         for (n, name) in names.iter().enumerate() {
-            assert_eq!(keys.find(name.as_bytes()), Some(Target::Column(n)));
+            assert_eq!(keys.find(name.as_bytes()), Some(n));
             assert_eq!(keys.find(format!("{name}y").as_bytes()), None);
         }
         assert_eq!(keys.find(b""), None);
