@@ -438,3 +438,20 @@ fn line_of_key(text: &str, section: &str, key: &str) -> usize {
         .find(|(_, line)| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('=')))
         .map_or(1, |(index, _)| index + 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::KNOWN;
+
+    #[test]
+    fn every_setting_is_in_the_chapter_about_settings() {
+        let chapter = include_str!("../../docs/settings.md");
+        let rows = chapter.lines().filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
+        let told: BTreeSet<String> =
+            rows.flat_map(|cell| cell.split(", ")).map(|name| name.trim_matches('`').to_owned()).collect();
+        let known = KNOWN.iter().flat_map(|(section, keys)| keys.iter().map(move |key| format!("{section}.{key}")));
+        assert_eq!(told, known.collect());
+    }
+}

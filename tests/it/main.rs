@@ -40,7 +40,6 @@ mod policy;
 mod policy_change;
 mod price;
 mod pseudonyms;
-mod readme;
 mod recipes;
 mod reconcile;
 mod redact;

@@ -1,4 +1,4 @@
-//! The README's recipes for jq: each is run as it stands there, by a shell, over the lines of the real binary.
+//! The recipes for jq of `docs/resolve.md`: each is run as it stands there, by a shell, over the lines of the real binary.
 
 use std::fs;
 use std::io::Write as _;
@@ -10,13 +10,13 @@ use serde_json::Value;
 
 use crate::commands::{Bench, text};
 
-/// The id that the README's examples name.
+/// The id that the chapter's examples name.
 const EXAMPLE: &str = "58228e05d4e96711004eccb7";
 
 /// The recipes with the comment above each.
 fn recipes() -> Vec<(String, String)> {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let lines: Vec<&str> = readme.lines().collect();
+    let chapter = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/resolve.md")).unwrap();
+    let lines: Vec<&str> = chapter.lines().collect();
     let recipe = |pair: &[&str]| {
         let is_recipe =
             pair[0].starts_with("# ") && pair[1].starts_with("counterfoil resolve") && pair[1].contains("| jq ");
