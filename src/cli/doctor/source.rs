@@ -129,11 +129,15 @@ fn credential(context: &Context, config: &Config, findings: &mut Findings) -> Re
     }
 }
 
+/// Says how long, in the unit that a person would plan with.
 fn days(left: SignedDuration) -> String {
-    match left.as_hours() {
-        hours @ 0..48 => format!("{hours} hours"),
-        hours => format!("{} days", hours / 24),
-    }
+    let (count, unit) = match left.as_mins() {
+        ..=0 => return "less than a minute".to_owned(),
+        minutes @ 1..120 => (minutes, "minute"),
+        minutes @ 120..2880 => (minutes / 60, "hour"),
+        minutes => (minutes / (24 * 60), "day"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }
 
 fn clocks(client: &Client, findings: &mut Findings) -> Result<()> {
@@ -291,4 +295,24 @@ fn limits(client: &Client, manifest: Option<&Manifest>, findings: &mut Findings)
         ),
         "set `source.plan`, or `source.org_rpm` and `source.search_rpm`, to what the source says",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_that_is_left_is_said_in_a_unit_to_plan_with() {
+        let cases = [
+            (30, "less than a minute"),
+            (60, "1 minute"),
+            (59 * 60, "59 minutes"),
+            (3 * 3600, "3 hours"),
+            (47 * 3600 + 3599, "47 hours"),
+            (48 * 3600, "2 days"),
+        ];
+        for (seconds, said) in cases {
+            assert_eq!(days(SignedDuration::from_secs(seconds)), said);
+        }
+    }
 }
