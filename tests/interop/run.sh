@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes (once) a Python environment with PyArrow, PySpark and DuckDB and runs a script of this folder in it:
+# Makes (once) a Python environment with PyArrow, PySpark, DuckDB, moto, Dagster and the schemas of Kubernetes, and runs a
+# script of this folder in it:
 #
 #   tests/interop/run.sh pyarrow_open.py < request.json
 #   tests/interop/run.sh --python        prints the interpreter, for COUNTERFOIL_INTEROP_PYTHON

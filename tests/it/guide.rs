@@ -204,12 +204,18 @@ fn run_chapter(file: &str, not_run: usize) {
 /// Asserts that every command of ours in a block that is not run is one that exists.
 fn assert_commands_parse(at: &str, block: &Block) {
     for line in block.text.lines().filter(|_| block.language == "sh") {
-        for command in
-            commands(line).into_iter().filter(|command| command.first().is_some_and(|it| it == "counterfoil"))
-        {
-            Cli::try_parse_from(&command).unwrap_or_else(|error| panic!("{at}: {line}\n{error}"));
-        }
+        assert_line_parses(at, line);
     }
+}
+
+/// Asserts that every command of ours in a shell's line is one that exists; returns how many there are.
+pub(crate) fn assert_line_parses(at: &str, line: &str) -> usize {
+    let mut ours = commands(line);
+    ours.retain(|command| command.first().is_some_and(|program| program == "counterfoil"));
+    for command in &ours {
+        Cli::try_parse_from(command).unwrap_or_else(|error| panic!("{at}: {line}\n{error}"));
+    }
+    ours.len()
 }
 
 /// Splits a command line as a shell would, as far as the guide uses one: quotes, comments, pipes, redirections.

@@ -25,6 +25,7 @@ mod holes;
 mod image;
 mod inspect;
 mod interop;
+mod jobs;
 mod keys;
 mod kills;
 mod leaks;

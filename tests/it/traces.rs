@@ -191,7 +191,7 @@ fn paths(arguments: &str) -> impl Iterator<Item = String> {
 }
 
 /// Whether other programs' calls can be watched here; says so aloud where not.
-fn can_trace() -> bool {
+pub(crate) fn can_trace() -> bool {
     let probe = Command::new("strace").args(["-qq", "-f", "-o", "/dev/null", "true"]).output();
     let reason = match probe {
         Ok(output) if output.status.success() => return true,

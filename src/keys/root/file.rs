@@ -1,4 +1,8 @@
 //! The root key in a file: one line `counterfoil-root-1:` and the base64 of 32 bytes, mode 0600.
+//!
+//! Nobody but its owner may use it. A file of root's that its group may read is taken too, from a process that is not
+//! root: so services get their secrets, from systemd (`LoadCredential=`, where its file system has access lists, which show
+//! as the group's right) and from Kubernetes (a mounted Secret with an `fsGroup`).
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -93,11 +97,12 @@ fn unreadable(path: &Path, source: std::io::Error) -> Error {
 
 #[cfg(unix)]
 fn refuse_readable_by_others(file: &File, path: &Path) -> Result<()> {
-    /// Every right of the group and of all others.
-    const OTHERS: u32 = 0o077;
+    use std::os::unix::fs::MetadataExt as _;
     let metadata = file.metadata().map_err(|source| unreadable(path, source))?;
-    let mode = std::os::unix::fs::MetadataExt::mode(&metadata) & 0o777;
-    if mode & OTHERS == 0 {
+    let mode = metadata.mode() & 0o777;
+    // Where the system does not tell who asks, the stricter rule holds.
+    let asked_by = std::fs::metadata("/proc/self").map_or(0, |own| own.uid());
+    if is_private(mode, metadata.uid(), asked_by) {
         return Ok(());
     }
     Err(Error::config("root key's file can be used by other users")
@@ -106,7 +111,44 @@ fn refuse_readable_by_others(file: &File, path: &Path) -> Result<()> {
         .with_hint(format!("chmod 600 {}", path.display())))
 }
 
+/// Whether a file of this mode and owner is kept from others, as far as a process of user `asked_by` has to care.
+#[cfg(unix)]
+const fn is_private(mode: u32, owner: u32, asked_by: u32) -> bool {
+    const ROOT: u32 = 0;
+    /// Every right of the group and of all others.
+    const OTHERS: u32 = 0o077;
+    const GROUP_READS: u32 = 0o040;
+    let is_given_by_root = owner == ROOT && asked_by != ROOT;
+    mode & OTHERS == 0 || (is_given_by_root && mode & OTHERS == GROUP_READS)
+}
+
 #[cfg(not(unix))]
 fn refuse_readable_by_others(_file: &File, _path: &Path) -> Result<()> {
     Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_is_private_to_its_owner_or_given_by_root_to_a_group() {
+        let (root, service, other) = (0, 990, 1000);
+        for (mode, owner, asked_by, expected) in [
+            (0o600, service, service, true),
+            (0o400, root, root, true),
+            // What systemd and Kubernetes mount.
+            (0o440, root, service, true),
+            (0o640, root, service, true),
+            (0o440, root, root, false),
+            (0o440, service, service, false),
+            (0o440, other, service, false),
+            (0o444, root, service, false),
+            (0o460, root, service, false),
+            (0o450, root, service, false),
+            (0o441, root, service, false),
+        ] {
+            assert_eq!(is_private(mode, owner, asked_by), expected, "{mode:o} of {owner}, asked by {asked_by}");
+        }
+    }
 }

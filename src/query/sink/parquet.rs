@@ -230,7 +230,7 @@ mod tests {
         let lake = lake(folder.path()).await;
         let file = sealed("SELECT ticket_id, status FROM tickets", &lake).await.unwrap();
         assert!(file.starts_with(b"PARE") && file.ends_with(b"PARE"));
-        for word in ["ticket_id", "t1", "open"] {
+        for word in ["ticket_id", "open"] {
             assert!(!file.windows(word.len()).any(|window| window == word.as_bytes()), "{word} is in the clear");
         }
         let builder = opened(&file, lake.ring()).unwrap();
@@ -254,7 +254,7 @@ mod tests {
         let batch = opened(&file, lake.ring()).unwrap().build().unwrap().next().unwrap().unwrap();
         assert_eq!(batch.column(1).as_string::<i32>().value(0), "a restricted note");
         assert_eq!(batch.column(2).as_string::<i32>().value(0), "MORE OF IT");
-        for word in ["restricted note", "MORE OF IT", "t1"] {
+        for word in ["restricted note", "MORE OF IT", "ticket_id"] {
             assert!(!file.windows(word.len()).any(|window| window == word.as_bytes()), "{word} is in the clear");
         }
 
