@@ -25,8 +25,9 @@ def requests(measured):
 
 
 def extract(folder):
-    # The overlap with the last run is what a short test cannot wait for; it is the same at every size.
-    measured = folder.extract(**UNBOUND, COUNTERFOIL_EXTRACT__OVERLAP="10s")
+    # Runs of this section follow each other by seconds: with the usual overlap each would fetch again what changed before the
+    # last ones.
+    measured = folder.extract(**UNBOUND, COUNTERFOIL_EXTRACT__OVERLAP="1s")
     if not measured.well:
         raise RuntimeError(f"extract: {measured.last_line()}")
     return measured
@@ -36,6 +37,7 @@ def changed(folder, source, count, turns, say):
     """Runs after `count` changes, each time other ones."""
     runs = []
     for _ in range(turns):
+        time.sleep(2)
         source.ask("/sandbox/touch", {"count": count})
         time.sleep(1)
         runs.append(extract(folder))

@@ -34,6 +34,12 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<()> 
     let config = context.settings()?;
     let lake = context.lake(&config).await?;
     let manifest = lake.latest().await?;
+    // Each file would be a problem of its own, with the same way out.
+    if manifest.tables.is_empty() && arguments.paths.is_empty() {
+        return Err(Error::query("the lake has no tables yet, so no SQL file plans")
+            .with_context("lake", &config.lake.url)
+            .with_hint("run `counterfoil extract`"));
+    }
     let session = Session::open(&lake, &manifest, &config.query, &context.clock)?;
     let library = [config.queries];
     let paths = if arguments.paths.is_empty() { &library[..] } else { &arguments.paths };

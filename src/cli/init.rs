@@ -62,7 +62,9 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> Result<()> 
         None => say(&format!("the root key is {}: without it nobody can read the lake", arguments.root)),
     }
     let enter = if folder == Path::new(".") { String::new() } else { format!("cd {}, ", folder.display()) };
-    say(&format!("next: {enter}export KUSTOMER_API_KEY=…, counterfoil extract, counterfoil query reopened_vip"));
+    say(&format!(
+        "next: {enter}export KUSTOMER_API_KEY=…, counterfoil doctor, counterfoil extract, counterfoil query reopened_vip"
+    ));
     Ok(())
 }
 

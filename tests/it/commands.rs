@@ -190,6 +190,9 @@ async fn wrong_keys_are_denied() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn first_hour_works_and_wrong_queries_are_named() {
     let bench = Bench::new(240).await;
+    let early = bench.run(&["check"]);
+    assert_fails(&early, 6, &["no tables yet", "counterfoil extract"]);
+    assert_eq!(text(&early.stderr).lines().count(), 2, "said once, not for each file: {}", text(&early.stderr));
     let output = bench.run(&["extract"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout), "");

@@ -79,7 +79,7 @@ chapter!(lake, "docs/lake.md", not run 0);
 
 chapter!(library, "docs/library.md", not run 0);
 
-chapter!(measurements, "docs/measurements.md", not run 0);
+chapter!(measurements, "docs/measurements.md", not run 1);
 
 chapter!(policy, "docs/policy.md", not run 0);
 
