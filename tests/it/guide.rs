@@ -114,7 +114,9 @@ fn is_chapter(name: &str) -> bool {
 #[test]
 fn every_chapter_has_a_test() {
     let tests = include_str!("guide.rs");
+    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
     for file in files() {
+        assert!(file == "README.md" || readme.contains(&format!("]({file})")), "README.md does not link to {file}");
         assert!(tests.contains(&format!(", \"{file}\", not run")), "{file} has no `chapter!` in tests/it/guide.rs");
     }
 }
