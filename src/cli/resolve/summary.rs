@@ -22,8 +22,8 @@ use crate::resolve::{Outcome, Part, Parts, Price};
 /// Version of the report.
 const FORMAT: u32 = 1;
 
-/// Requests that the replaced service spends on a ticket, and one more for each attachment.
-const REPLACED_PER_TICKET: u64 = 6;
+/// Requests that a client spends on a ticket that it asks for alone, and one more for each attachment.
+const ALONE_PER_TICKET: u64 = 6;
 
 /// Returns what `--dry-run` prints.
 pub(super) fn price(price: &Price, parts: Parts, rates: &Rates) -> String {
@@ -52,14 +52,16 @@ pub(super) fn price(price: &Price, parts: Parts, rates: &Rates) -> String {
     );
     line(
         "compare",
-        &grouped(replaced(price.tickets, 0)),
-        &format!("requests of the replaced service: {REPLACED_PER_TICKET} a ticket, and one more for each attachment"),
+        &grouped(alone(price.tickets, 0)),
+        &format!(
+            "requests where each ticket is asked for alone: {ALONE_PER_TICKET} a ticket, and one more for each attachment"
+        ),
     );
     text
 }
 
-const fn replaced(tickets: u64, attachments: u64) -> u64 {
-    tickets * REPLACED_PER_TICKET + attachments
+const fn alone(tickets: u64, attachments: u64) -> u64 {
+    tickets * ALONE_PER_TICKET + attachments
 }
 
 /// What a run was to cost and what it cost.
@@ -100,11 +102,11 @@ impl Spent {
         let waits = if waits.is_empty() { String::new() } else { format!("; waited: {}", waits.join(", ")) };
         let rate = self.per_100(outcome).map_or_else(String::new, |rate| format!(", {rate:.1} per 100 tickets"));
         lines.push(format!(
-            "{} requests{rate}; expected {}, the replaced service {}{}{waits}",
+            "{} requests{rate}; expected {}, each ticket alone {}{}{waits}",
             grouped(total),
             grouped(self.price.total()),
             if self.parts.contains(Part::Attachments) { "" } else { "at least " },
-            grouped(replaced(tickets, outcome.attachments)),
+            grouped(alone(tickets, outcome.attachments)),
         ));
         lines
     }
@@ -163,7 +165,7 @@ impl Spent {
             "requests_failed": self.ledger.failed_by_cause(),
             "received_bytes": self.ledger.total_received_bytes(),
             "waited_seconds": waits,
-            "replaced_service_requests": replaced(outcome.tickets, outcome.attachments),
+            "replaced_service_requests": alone(outcome.tickets, outcome.attachments),
         })
     }
 }
