@@ -3,6 +3,7 @@
 //! Standard output carries data only; everything that is said goes to standard error. Exit codes are an interface:
 //! [`ErrorKind::exit_code`](crate::error::ErrorKind::exit_code), and 130 after Ctrl-C.
 
+mod above;
 mod attachment;
 mod check;
 mod completions;

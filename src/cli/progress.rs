@@ -18,6 +18,7 @@ use indicatif::style::ProgressTracker;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use jiff::Timestamp;
 
+use super::above::Above;
 use super::{Context, IS_JSON, grouped};
 use crate::clock::SharedClock;
 use crate::extract::price::Rates;
@@ -31,13 +32,14 @@ const FIRST_PAGE: f64 = 475.0;
 /// A wait is named this long after it ended.
 const NAMED_FOR: Duration = Duration::from_secs(3);
 
-/// Narrower terminals get the line without the drawn bar.
+/// Narrower terminals get the line without the drawn bar and without the rate.
 const DRAWN_FROM_COLUMNS: u16 = 100;
 
 /// Draws a bar on standard error when that is a terminal.
 #[derive(Debug)]
 pub(super) struct Bar {
-    bar: ProgressBar,
+    drawn: ProgressBar,
+    above: Above,
     state: Arc<Mutex<State>>,
 }
 
@@ -60,6 +62,8 @@ impl Bar {
         let now = context.clock.now();
         let state = Arc::new(Mutex::new(State { stream: None, promised: 0, received: 0, before: 0, began: now }));
         if is_shown {
+            let is_wide = terminal_size::terminal_size_of(std::io::stderr())
+                .is_some_and(|(width, _)| width.0 >= DRAWN_FROM_COLUMNS);
             let costs = Costs {
                 client: client.clone(),
                 before: client.ledger(),
@@ -67,10 +71,9 @@ impl Bar {
                 state: Arc::clone(&state),
                 began: now,
                 waited: (Ledger::default(), None),
+                is_wide,
                 text: String::new(),
             };
-            let is_wide = terminal_size::terminal_size_of(std::io::stderr())
-                .is_some_and(|(width, _)| width.0 >= DRAWN_FROM_COLUMNS);
             let template = if is_wide {
                 "{spinner} {msg} {wide_bar} {human_pos}/{human_len}  {costs}"
             } else {
@@ -81,7 +84,7 @@ impl Bar {
             }
             bar.enable_steady_tick(Duration::from_millis(200));
         }
-        Self { bar, state }
+        Self { above: Above::start(&bar), drawn: bar, state }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -90,7 +93,8 @@ impl Bar {
 
     /// Takes the bar off the terminal.
     pub(super) fn clear(&self) {
-        self.bar.finish_and_clear();
+        self.above.release();
+        self.drawn.finish_and_clear();
     }
 }
 
@@ -111,10 +115,10 @@ impl Progress for Bar {
                     (is_new, state.promised)
                 };
                 if is_new {
-                    self.bar.set_position(0);
-                    self.bar.set_message(stream.table());
+                    self.drawn.set_position(0);
+                    self.drawn.set_message(stream.table());
                 }
-                self.bar.set_length(promised);
+                self.drawn.set_length(promised);
             }
             Event::Received { stream, records } => {
                 let position = {
@@ -125,7 +129,7 @@ impl Progress for Bar {
                     state.received += records;
                     state.received.min(state.promised)
                 };
-                self.bar.set_position(position);
+                self.drawn.set_position(position);
             }
             _ => {}
         }
@@ -142,6 +146,7 @@ struct Costs {
     began: Timestamp,
     /// The ledger at the last tick, and the last wait that it showed with the time until which it is named.
     waited: (Ledger, Option<(&'static str, Timestamp)>),
+    is_wide: bool,
     text: String,
 }
 
@@ -168,7 +173,7 @@ impl ProgressTracker for Costs {
             searches.saturating_sub(state.before),
             now.duration_since(state.began).unsigned_abs(),
         );
-        let elapsed = now.duration_since(self.began).as_secs_f64();
+        let elapsed = if self.is_wide { now.duration_since(self.began).as_secs_f64() } else { 0.0 };
         let waiting = self.waited.1.filter(|(_, until)| *until > now).map(|(reason, _)| reason);
         self.text = line(ledger.total(), elapsed, state.stream.map(|_| left), waiting);
         drop(state);

@@ -7,6 +7,7 @@ mod accesses;
 mod allocations;
 mod attachment;
 mod attacks;
+mod bars;
 mod budget;
 mod cmd;
 mod commands;

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
+use crate::cli::above::Above;
 use crate::cli::{Context, IS_JSON, grouped};
 use crate::clock::SharedClock;
 use crate::extract::price::Rates;
@@ -21,7 +22,10 @@ use crate::kustomer::Client;
 use crate::resolve::Price;
 
 /// The bar; hidden where there is no place for it.
-pub(super) struct Bar(ProgressBar);
+pub(super) struct Bar {
+    bar: ProgressBar,
+    above: Above,
+}
 
 impl Bar {
     /// Makes the bar of a run at this price.
@@ -31,7 +35,7 @@ impl Bar {
             && io::stderr().is_terminal()
             && !io::stdout().is_terminal();
         if !is_shown {
-            return Self(ProgressBar::hidden());
+            return Self::over(ProgressBar::hidden());
         }
         let bar = ProgressBar::new(price.tickets);
         let costs = costs(client.clone(), SharedClock::clone(&context.clock), *price);
@@ -39,23 +43,28 @@ impl Bar {
             bar.set_style(style.with_key("costs", costs));
         }
         bar.enable_steady_tick(Duration::from_millis(200));
-        Self(bar)
+        Self::over(bar)
+    }
+
+    fn over(bar: ProgressBar) -> Self {
+        Self { above: Above::start(&bar), bar }
     }
 
     /// Shows how many tickets were written.
     pub(super) fn set(&self, written: u64) {
-        self.0.set_position(written);
+        self.bar.set_position(written);
     }
 
     /// Takes the bar off the terminal.
     pub(super) fn clear(&self) {
-        self.0.finish_and_clear();
+        self.above.release();
+        self.bar.finish_and_clear();
     }
 
     /// Returns a writer to `out`, whose first bytes take the bar off the terminal unless they go to a file.
     pub(super) fn ending_before<W: Write>(&self, out: W) -> Ending<'_, W> {
         let is_file = std::fs::metadata("/dev/stdout").is_ok_and(|found| found.is_file());
-        Ending { bar: self, is_due: !is_file && !self.0.is_hidden(), out }
+        Ending { bar: self, is_due: !is_file && !self.bar.is_hidden(), out }
     }
 }
 
